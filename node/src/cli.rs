@@ -1,5 +1,6 @@
 //! The command line.
 
+mod key;
 mod token;
 
 use std::error::Error;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use tokio::runtime::Runtime;
 
+use self::key::Key;
 use self::token::Token;
 use crate::config::{Config, Sources, keys};
 use crate::signals::Signals;
@@ -67,6 +69,9 @@ enum Command {
     Migrate,
     /// Mint a token (JWT) for development, and print it
     Token(Token),
+    /// Make a secret for a named key: prints the entry for the file of keys (`auth.keys_file`), and the
+    /// secret on the standard error
+    Key(Key),
     /// Ask the node at the configured address whether it is ready: exit with 0 if it is ready, and with 1 if
     /// it is not
     Healthcheck,
@@ -107,10 +112,15 @@ impl Cli {
         if let Command::Config(ConfigCommand::Table) = command {
             return print(&keys::markdown());
         }
+        if let Command::Key(key) = command {
+            return print(&key.make()?);
+        }
         let config = self.settings.sources().load()?;
         match command {
             Command::Serve => serve(&config).await,
-            Command::Config(_) => {
+            // Both need no configuration.
+            Command::Config(ConfigCommand::Table) | Command::Key(_) => Ok(()),
+            Command::Config(ConfigCommand::Check) => {
                 wiring::check(&config)?;
                 for warning in config.warnings() {
                     let _ = writeln!(io::stderr(), "firstcome: {warning}");

@@ -13,6 +13,7 @@ pub mod keys;
 mod limits;
 mod load;
 mod origin;
+mod role;
 mod value;
 
 use std::net::SocketAddr;
@@ -31,6 +32,7 @@ pub use jwt::{Jwt, JwtAlgorithm};
 pub use limits::Limits;
 pub use load::Sources;
 pub use origin::Origin;
+pub use role::RoleName;
 pub use value::StoreUrl;
 
 use self::check::{at_most_an_hour, between, positive_and_at_most_an_hour};
@@ -189,6 +191,8 @@ section! {
             unset = "created once and stored in `data_dir`";
         /// A file with the admin token.
         admin_token_file: Option<PathBuf> = None, "path";
+        /// A file with named keys and their roles (TOML), reloaded when it changes.
+        keys_file: Option<PathBuf> = None, "path";
         /// Networks whose `X-User-Id` and `X-Forwarded-For` are trusted, like `10.0.0.0/8`.
         #[serde(deserialize_with = "value::networks")]
         trusted_proxies: Vec<IpNet> = Vec::new(), "list of networks";

@@ -3,7 +3,7 @@
 
 use actors::metric_table;
 use actors::metrics::{MetricKind, OBJECTIVE_SECONDS, QUEUE_LENGTH, QUEUE_LENGTH_MAX};
-use metrics::Gauge;
+use metrics::{Counter, Gauge};
 
 metric_table! {
     BUILD_INFO = "coupon_build_info", MetricKind::Gauge, Count, "Always 1; version and commit are labels.";
@@ -36,6 +36,10 @@ metric_table! {
         "Issue requests refused because their user sent too many.";
     TOKENS_REFUSED = "coupon_tokens_refused_total", MetricKind::Counter, Count,
         "Requests answered 401 because their token is not valid, by reason.";
+    KEY_RELOADS = "coupon_key_reloads_total", MetricKind::Counter, Count,
+        "Changes of keys while the node runs, by source (keys_file, jwks_file) and result: replaced or refused.";
+    KEYS_STALE = "coupon_keys_stale", MetricKind::Gauge, Count,
+        "1 while the keys of a source cannot be read, and the former ones are in use, by source; otherwise 0.";
     LISTS_REFUSED = "coupon_lists_refused_total", MetricKind::Counter, Count,
         "Lists of coupons refused, by reason: client (limits.client_lists) or full (too many in progress).";
     LOG_LINES_DROPPED = "coupon_log_lines_dropped_total", MetricKind::Counter, Count,
@@ -69,6 +73,29 @@ const CUT_REASONS: [&str; 9] = [
 /// Results of changes of the TLS certificate.
 const TLS_RESULTS: [&str; 2] = ["replaced", "refused"];
 
+/// Where keys are read from again while the node runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeySource {
+    /// `auth.keys_file`
+    KeysFile,
+    /// `auth.jwt.jwks_file`
+    JwksFile,
+}
+
+impl KeySource {
+    const ALL: [Self; 2] = [Self::KeysFile, Self::JwksFile];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::KeysFile => "keys_file",
+            Self::JwksFile => "jwks_file",
+        }
+    }
+}
+
+/// Results of changes of keys, which are those of certificates.
+const KEY_RESULTS: [&str; 2] = TLS_RESULTS;
+
 /// Creates the series whose labels are known, at 0, as [`actors::metrics::register`] does. The table of
 /// routes does the same for routes.
 pub(crate) fn register() {
@@ -77,6 +104,12 @@ pub(crate) fn register() {
     }
     for result in TLS_RESULTS {
         metrics::counter!(TLS_RELOADS, "result" => result).increment(0);
+    }
+    for source in KeySource::ALL {
+        for result in KEY_RESULTS {
+            key_reloads(source, result).increment(0);
+        }
+        metrics::gauge!(KEYS_STALE, "source" => source.name()).increment(0.0);
     }
     metrics::counter!(HTTP_CONNECTIONS_REFUSED).increment(0);
     metrics::counter!(HTTP_CLIENT_CONNECTIONS_REFUSED).increment(0);
@@ -95,6 +128,19 @@ pub(crate) fn connection_cut(reason: &'static str) {
 pub(crate) fn tls_reloaded(result: &'static str) {
     debug_assert!(TLS_RESULTS.contains(&result), "{result} is not registered");
     metrics::counter!(TLS_RELOADS, "result" => result).increment(1);
+}
+
+/// Records that keys were read, or could not be read. The first successful read is no change.
+pub(crate) fn keys_read(source: KeySource, is_first: bool, succeeded: bool) {
+    let result = if succeeded { "replaced" } else { "refused" };
+    if !(is_first && succeeded) {
+        key_reloads(source, result).increment(1);
+    }
+    metrics::gauge!(KEYS_STALE, "source" => source.name()).set(f64::from(u8::from(!succeeded)));
+}
+
+fn key_reloads(source: KeySource, result: &'static str) -> Counter {
+    metrics::counter!(KEY_RELOADS, "source" => source.name(), "result" => result)
 }
 
 /// Returns the gauge of the length of a bounded queue, and sets its bound.

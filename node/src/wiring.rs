@@ -16,8 +16,6 @@ use actors::cluster::membership::life_record::{LifeRecord, LifeRecordError};
 use actors::critical::critical;
 use actors::engine;
 use actors::ids::{InvalidId, NodeId};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::SecretString;
 use tokio::task::JoinSet;
 
@@ -26,7 +24,7 @@ use crate::config::{Cluster, Config, HostPort, InvalidConfig, StoreUrl};
 use crate::data_file;
 use crate::http::listener::{self, Listener};
 use crate::service::Service;
-use crate::service::auth::{Authenticator, UserSource};
+use crate::service::auth::{Authenticator, KeyRing, UserSource, random_secret};
 use crate::service::cluster::report_others;
 use crate::service::engine::CouponEngine;
 use crate::service::store::{Database, OpenError};
@@ -153,12 +151,14 @@ impl RunningNode {
         register_metrics();
         check_tls(config)?;
         let users = UserSource::new(&config.auth)?;
+        KeyRing::check(&config.auth)?;
         let node = node_id(config)?;
         let record = life_record(config, &node).await?;
         let (admin_token, admin_token_file) = admin_token(config)?;
         let socket = listener::bind(config.http.listen)
             .map_err(|error| StartError::Listen(config.http.listen, error))?;
-        let authenticator = Authenticator::new(&admin_token, users);
+        let keys = KeyRing::new(&admin_token, config.auth.keys_file.as_deref())?;
+        let authenticator = Authenticator::new(keys, users);
         let service = Arc::new(Service::new(node.clone(), authenticator, config));
         let listener = Listener::serve(socket, routes(Arc::clone(&service)), config.listener())?;
         let address = listener.address();
@@ -276,8 +276,9 @@ async fn watch(database: Database, service: Arc<Service>, cluster: Cluster) {
     );
 }
 
-/// Checks what the configuration refers to: reads the keys of tokens, and the files of TLS.
+/// Checks what the configuration refers to: reads the named keys, the keys of tokens, and the files of TLS.
 pub fn check(config: &Config) -> Result<(), InvalidConfig> {
+    KeyRing::check(&config.auth)?;
     UserSource::new(&config.auth)?;
     check_tls(config)
 }
@@ -304,8 +305,7 @@ fn admin_token(config: &Config) -> Result<(SecretString, Option<AdminTokenFile>)
     if let Some(token) = &config.auth.admin_token {
         return Ok((token.clone(), None));
     }
-    let create = || URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
-    let (token, is_new) = data_file(config, ADMIN_TOKEN_FILE, create)?;
+    let (token, is_new) = data_file(config, ADMIN_TOKEN_FILE, random_secret)?;
     let (token, path) = (SecretString::from(token), config.data_dir.join(ADMIN_TOKEN_FILE));
     if is_new {
         tracing::info!(path = %path.display(), "created the admin token");

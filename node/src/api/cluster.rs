@@ -57,7 +57,7 @@ pub(super) struct PlaceBody<'a> {
 
 /// `GET /v1/cluster`
 pub(super) async fn read(service: &Service, call: &Call) -> Answer {
-    principal(service, call)?.require_admin()?;
+    principal(service, call)?.require_reader()?;
     let view = service.cluster().await?;
     let live = LiveNodes::new(&view.nodes);
     let shards_of = |node: &NodeRow| {
@@ -89,7 +89,7 @@ pub(super) async fn read(service: &Service, call: &Call) -> Answer {
 
 /// `GET /v1/cluster/coupons/{id}`
 pub(super) async fn place(service: &Service, call: &Call) -> Answer {
-    principal(service, call)?.require_admin()?;
+    principal(service, call)?.require_reader()?;
     let coupon = coupon_id(call.parameter())?;
     let (shard, nodes) = service.place(coupon).await?;
     let body = PlaceBody {

@@ -62,7 +62,7 @@ fn bearer_token(head: &Head) -> Result<Option<&str>, RequestError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::auth::{MissingCredentials, TokenRefusal, UserSource};
+    use crate::service::auth::{KeyRing, MissingCredentials, TokenRefusal, UserSource};
     use http::{HeaderMap, Method};
     use secrecy::SecretString;
 
@@ -84,7 +84,8 @@ mod tests {
             ..Default::default()
         };
         let token = SecretString::from("token-of-admins");
-        let authenticator = Authenticator::new(&token, UserSource::new(&auth).unwrap());
+        let keys = KeyRing::new(&token, None).unwrap();
+        let authenticator = Authenticator::new(keys, UserSource::new(&auth).unwrap());
         principal(&authenticator, &head(peer, headers))
     }
 

@@ -65,11 +65,15 @@ struct IssueBody {
 /// `POST /v1/coupons/{id}/issuances`
 pub(super) async fn issue(service: &Service, call: &Call) -> Answer {
     let principal = principal(service, call)?;
-    let user = principal.require_user()?;
+    principal.require_issuer()?;
     let coupon = coupon_id(call.parameter())?;
     let key = request_key(&call.head)?;
     let user = match call.json_or_default::<IssueBody>()?.user_id {
-        None => user.clone(),
+        None => match principal.user() {
+            Some(user) => user.clone(),
+            // A service that is a key.
+            None => return Err(RequestError::invalid("user_id", "is missing; a key is not a user").into()),
+        },
         Some(other) => {
             principal.require_service()?;
             user_id(&other)?
@@ -93,7 +97,7 @@ fn user_id(value: &Value) -> Result<UserId, RequestError> {
 
 /// `GET /v1/coupons/{id}/issuances`
 pub(super) async fn list(service: &Service, call: &Call) -> Answer {
-    principal(service, call)?.require_admin()?;
+    principal(service, call)?.require_reader()?;
     let coupon = coupon_id(call.parameter())?;
     let (user, after, limit) = Query::read(&call.head, |query| {
         let user = query.get("user_id", "must be a user id", |text| UserId::parse(text).ok());
@@ -110,7 +114,7 @@ pub(super) async fn list(service: &Service, call: &Call) -> Answer {
 
 /// `GET /v1/issuances`
 pub(super) async fn list_of_user(service: &Service, call: &Call) -> Answer {
-    principal(service, call)?.require_admin_or_service()?;
+    principal(service, call)?.require_reader_or_service()?;
     let (user, after, limit) = Query::read(&call.head, |query| {
         let user = query.required("user_id", "must be a user id", |text| UserId::parse(text).ok());
         (user, cursor(query), limit(query))

@@ -1,6 +1,8 @@
-//! `/v1/me`: what belongs to the user who asks.
+//! `/v1/me`: who asks, and what belongs to the user who asks.
 
 use http::StatusCode;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::issuances::{IssuanceBody, of_coupon};
 use super::list::{PageBody, cursor, limit};
@@ -9,6 +11,35 @@ use crate::http::call::Call;
 use crate::http::json;
 use crate::http::query::Query;
 use crate::service::Service;
+use crate::service::auth::Kind;
+
+/// A principal as the API writes it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct MeBody<'a> {
+    /// `user`, or `key` for a named key; the admin token is the key `admin`.
+    #[schema(pattern = "^(user|key)$")]
+    kind: &'static str,
+    #[schema(pattern = "^[!-~]{1,128}$")]
+    name: &'a str,
+    /// `user` is that of a user without further rights.
+    #[schema(pattern = "^(user|admin|operator|service|viewer)$")]
+    role: &'static str,
+}
+
+/// `GET /v1/me`
+pub(super) fn read(service: &Service, call: &Call) -> Answer {
+    let principal = principal(service, call)?;
+    let (kind, name) = principal.require_known()?;
+    let body = MeBody {
+        kind: match kind {
+            Kind::User => "user",
+            Kind::Key => "key",
+        },
+        name,
+        role: principal.role().name(),
+    };
+    Ok(json::response(StatusCode::OK, &body))
+}
 
 /// `GET /v1/me/issuances`
 pub(super) async fn issuances(service: &Service, call: &Call) -> Answer {

@@ -16,6 +16,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::example::ExampleBuilder;
+use utoipa::openapi::extensions::ExtensionsBuilder;
 use utoipa::openapi::path::{OperationBuilder, PathsBuilder};
 use utoipa::openapi::request_body::{RequestBody, RequestBodyBuilder};
 use utoipa::openapi::schema::{ComponentsBuilder, Discriminator, ObjectBuilder, Type};
@@ -126,12 +127,16 @@ fn paths() -> Paths {
 }
 
 fn describe(route: &Route, operation: &Operation) -> utoipa::openapi::path::Operation {
+    let allowed = ExtensionsBuilder::new()
+        .add("x-allowed", operation.access.allowed())
+        .build();
     let mut described = OperationBuilder::new()
         .operation_id(Some(operation.name))
         .summary(Some(operation.summary))
         .description(Some(descriptions::operation(operation.name)))
         .tag(descriptions::tag(route.template()))
-        .securities(Some(securities(operation.access)));
+        .securities(Some(securities(operation.access)))
+        .extensions(Some(allowed));
     if let Some(parameter) = path_parameter(route.template()) {
         described = described.parameter(parameter);
     }
@@ -174,13 +179,13 @@ fn request_body(body: Body) -> RequestBody {
 /// Returns the kinds of credentials that an operation accepts. A request needs only one of them.
 fn securities(access: Access) -> Vec<SecurityRequirement> {
     let scheme = |name: &str| SecurityRequirement::new(name, Vec::<String>::new());
-    match access {
-        Access::Anyone => vec![SecurityRequirement::default()],
-        Access::User => vec![scheme("user_id"), scheme("jwt")],
-        Access::Admin => vec![scheme("admin_token"), scheme("jwt")],
-        Access::UserOrAdmin => vec![scheme("user_id"), scheme("admin_token"), scheme("jwt")],
-        Access::AdminOrService => vec![scheme("admin_token"), scheme("jwt")],
-    }
+    let schemes: &[&str] = match access {
+        Access::Anyone => return vec![SecurityRequirement::default()],
+        Access::User => &["user_id", "jwt"],
+        Access::Known | Access::Issuer | Access::UserOrReader => &["user_id", "admin_token", "key", "jwt"],
+        Access::Admin | Access::Reader | Access::ReaderOrService => &["admin_token", "key", "jwt"],
+    };
+    schemes.iter().copied().map(scheme).collect()
 }
 
 /// Returns the responses of an operation by status, both for success and for problems.
@@ -318,16 +323,21 @@ fn components() -> Components {
             .description(Some(description.to_owned()))
     };
     let jwt = bearer(
-        "auth.mode = jwt: the user is sub; \"role\" is \"admin\" for administrators, \"service\" for services, \
-         which may issue for others",
+        "auth.mode = jwt: the user is sub, or the claim auth.jwt.user_claim; the role is the claim \
+         auth.jwt.role_claim: admin, operator, service or viewer",
+    );
+    let key = bearer(
+        "the secret of a named key (auth.keys_file), in both modes; x-allowed of an operation names the roles \
+         that may call it",
     );
     components
         .security_scheme("user_id", SecurityScheme::ApiKey(ApiKey::Header(user)))
+        .security_scheme("key", SecurityScheme::Http(key.build()))
         .security_scheme("jwt", SecurityScheme::Http(jwt.bearer_format("JWT").build()))
         .security_scheme(
             "admin_token",
             SecurityScheme::Http(
-                bearer("the admin token, in both modes; by default in the file admin_token of data_dir")
+                bearer("the admin token, a key of the role admin, in both modes; by default in the file admin_token of data_dir")
                     .build(),
             ),
         )

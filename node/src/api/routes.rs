@@ -69,14 +69,25 @@ pub(super) enum Verb {
     Patch,
 }
 
-/// The credentials that an operation needs.
+/// Who may call an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
+    /// Anyone, also without credentials.
     Anyone,
+    /// Any user, and any key.
+    Known,
+    /// Users.
     User,
+    /// Users for themselves, and services for others.
+    Issuer,
+    /// Administrators and operators, who change coupons.
     Admin,
-    UserOrAdmin,
-    AdminOrService,
+    /// Those who may read everything: administrators, operators and viewers.
+    Reader,
+    /// Those, and services.
+    ReaderOrService,
+    /// Those who may read everything; and users, what is theirs.
+    UserOrReader,
 }
 
 impl Access {
@@ -85,9 +96,25 @@ impl Access {
         match self {
             Self::Anyone => Ok(()),
             Self::User => principal.require_user().map(drop),
+            Self::Issuer => principal.require_issuer(),
             Self::Admin => principal.require_admin(),
-            Self::UserOrAdmin => principal.require_known(),
-            Self::AdminOrService => principal.require_admin_or_service(),
+            Self::Reader => principal.require_reader(),
+            Self::ReaderOrService => principal.require_reader_or_service(),
+            Self::Known | Self::UserOrReader => principal.require_known().map(drop),
+        }
+    }
+
+    /// Returns who may call the operation: `anyone`, or users and the names of roles.
+    pub(super) const fn allowed(self) -> &'static [&'static str] {
+        match self {
+            Self::Anyone => &["anyone"],
+            Self::Known => &["user", "admin", "operator", "service", "viewer"],
+            Self::User => &["user"],
+            Self::Issuer => &["user", "service"],
+            Self::Admin => &["admin", "operator"],
+            Self::Reader => &["admin", "operator", "viewer"],
+            Self::ReaderOrService => &["admin", "operator", "service", "viewer"],
+            Self::UserOrReader => &["user", "admin", "operator", "viewer"],
         }
     }
 }

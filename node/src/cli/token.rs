@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use actors::ids::UserId;
-use clap::{Args, ValueEnum};
+use clap::Args;
 
-use crate::config::Auth;
+use crate::config::{Auth, RoleName};
 use crate::service::auth::Role;
 use crate::service::auth::mint::{self, MintError};
 
@@ -21,7 +21,7 @@ pub(crate) struct Token {
     user: UserId,
     /// Rights beyond those of every user
     #[arg(long, value_enum)]
-    role: Option<TokenRole>,
+    role: Option<RoleName>,
     /// How long the token is valid, like 15m or 7d
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = expires_in)]
     expires_in: Duration,
@@ -30,23 +30,10 @@ pub(crate) struct Token {
     private_key_file: Option<PathBuf>,
 }
 
-/// Roles, by their names in tokens.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum TokenRole {
-    /// Creates and changes coupons
-    Admin,
-    /// Issues for others
-    Service,
-}
-
 impl Token {
     /// Mints the token.
     pub(crate) fn mint(self, auth: &Auth) -> Result<String, MintError> {
-        let role = match self.role {
-            None => Role::User,
-            Some(TokenRole::Admin) => Role::Admin,
-            Some(TokenRole::Service) => Role::Service,
-        };
+        let role = self.role.map_or(Role::User, Role::from);
         mint::mint(
             auth,
             &mint::TokenRequest {

@@ -11,14 +11,15 @@ use serde_json::{Value, json};
 use std::net::Ipv4Addr;
 use tokio::net::TcpListener;
 
-use super::auth::UserSource;
+use super::auth::{KeyRing, UserSource};
 use super::store_calls::STORE_CALLS_MAX;
 use crate::api::routes;
 use crate::http::listener::{self, Listener};
 
 fn service(config: &Config) -> Arc<Service> {
     let users = UserSource::new(&config.auth).unwrap();
-    let authenticator = Authenticator::new(&SecretString::from("token"), users);
+    let keys = KeyRing::new(&SecretString::from("token"), None).unwrap();
+    let authenticator = Authenticator::new(keys, users);
     Arc::new(Service::new(NodeId::random(), authenticator, config))
 }
 

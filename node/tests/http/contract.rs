@@ -310,7 +310,7 @@ async fn every_operation_of_the_document_is_answered_as_the_document_says() {
             asked += 1;
         }
     }
-    assert_eq!(asked, 20);
+    assert_eq!(asked, 21);
 }
 
 #[tokio::test]
@@ -322,7 +322,7 @@ async fn the_document_names_all_credentials() {
         (&schemes["user_id"]["in"], &schemes["user_id"]["name"]),
         (&json!("header"), &json!("X-User-Id"))
     );
-    for name in ["jwt", "admin_token"] {
+    for name in ["jwt", "admin_token", "key"] {
         assert_eq!(
             (&schemes[name]["type"], &schemes[name]["scheme"]),
             (&json!("http"), &json!("bearer")),

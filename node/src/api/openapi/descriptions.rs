@@ -23,7 +23,7 @@ pub(super) const TAGS: [(&str, &str); 4] = [
 pub(super) fn tag(template: &str) -> &'static str {
     match template.split('/').nth(2) {
         _ if template.ends_with("/issuances") => "issuing",
-        Some("issuances") => "issuing",
+        Some("issuances" | "me") => "issuing",
         Some("coupons") => "coupons",
         Some("cluster") => "cluster",
         _ => "operations",
@@ -65,6 +65,10 @@ pub(super) fn operation(name: &str) -> &'static str {
             "`after_sequence` continues a list that was read before, also after the last page of a cursor."
         }
         "my_issuances" => "An issuance that was answered 201 is in the list at once, on every node.",
+        "me" => {
+            "The admin token is the key `admin`. A user without further rights has the role `user`. With a key \
+             and a user, as a gateway may send them, the answer is the key."
+        }
         "user_issuances" => "For support and for a shop's own pages. Users have `GET /v1/me/issuances`.",
         "issuance" => {
             "A user sees only issuances to that user. Others are answered 404, like those that do not exist."

@@ -38,6 +38,7 @@ pub(super) fn response(schema: &str) -> Value {
         "CouponPage" => json!({"items": [coupon()], "next_cursor": null}),
         "Issuance" => issuance(),
         "IssuancePage" => json!({"items": [issuance()], "next_cursor": null}),
+        "Me" => json!({"kind": "key", "name": "admin", "role": "admin"}),
         "Cluster" => json!({
             "node": "node-1",
             "nodes": [{

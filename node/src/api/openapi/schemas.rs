@@ -14,6 +14,7 @@ use super::one_of;
 use crate::api::cluster::{ClusterBody, NodeBody, PlaceBody, ShardBody};
 use crate::api::coupons::{CouponBody, CreateBody, EmptyBody, PatchBody};
 use crate::api::issuances::IssuanceBody;
+use crate::api::me::MeBody;
 use crate::http::problem::FieldError;
 use crate::service::list::LIMIT_MAX;
 
@@ -39,6 +40,7 @@ pub(super) fn all() -> Vec<(&'static str, RefOr<Schema>)> {
         ("Issuance", IssuanceBody::schema()),
         ("IssuancePage", page("Issuance")),
         ("IssueRequest", issue_request()),
+        ("Me", MeBody::schema()),
         ("Cluster", ClusterBody::schema()),
         ("Node", NodeBody::schema()),
         ("Shard", ShardBody::schema()),

@@ -38,7 +38,7 @@ const fn text(media_type: &'static str) -> Success {
 }
 
 /// All routes.
-pub(in crate::api) static ROUTES: [Route; 17] = [
+pub(in crate::api) static ROUTES: [Route; 18] = [
     Route {
         metrics: RouteMetrics::new("/v1/coupons/{id}/issuances"),
         operations: &[
@@ -47,7 +47,7 @@ pub(in crate::api) static ROUTES: [Route; 17] = [
                 handler: |service, call| Box::pin(issuances::list(service, call)),
                 name: "coupon_issuances",
                 summary: "Lists the issuances of a coupon, by sequence",
-                access: Access::Admin,
+                access: Access::Reader,
                 parameters: &["user_id", "after_sequence", "limit", "cursor"],
                 body: None,
                 success: json(200, "IssuancePage", &[]),
@@ -58,7 +58,7 @@ pub(in crate::api) static ROUTES: [Route; 17] = [
                 handler: |service, call| Box::pin(issuances::issue(service, call)),
                 name: "issue",
                 summary: "Issues the coupon to the user; the first refusal that applies is the response",
-                access: Access::User,
+                access: Access::Issuer,
                 parameters: &["Idempotency-Key"],
                 body: Some(Body {
                     schema: "IssueRequest",
@@ -164,6 +164,20 @@ pub(in crate::api) static ROUTES: [Route; 17] = [
         }],
     },
     Route {
+        metrics: RouteMetrics::new("/v1/me"),
+        operations: &[Operation {
+            method: Verb::Get,
+            handler: |service, call| Box::pin(async move { me::read(service, call) }),
+            name: "me",
+            summary: "Tells who asks: a user or a named key, with its role",
+            access: Access::Known,
+            parameters: &[],
+            body: None,
+            success: json(200, "Me", &[]),
+            problems: &[&["MALFORMED", "UNAUTHENTICATED"]],
+        }],
+    },
+    Route {
         metrics: RouteMetrics::new("/v1/issuances"),
         operations: &[Operation {
             method: Verb::Get,
@@ -171,7 +185,7 @@ pub(in crate::api) static ROUTES: [Route; 17] = [
             name: "user_issuances",
             summary: "Lists what a user has, over all coupons, newest first, with every issuance that was \
                       answered 201",
-            access: Access::AdminOrService,
+            access: Access::ReaderOrService,
             parameters: &["user_id", "limit", "cursor"],
             body: None,
             success: json(200, "IssuancePage", &[]),
@@ -184,8 +198,8 @@ pub(in crate::api) static ROUTES: [Route; 17] = [
             method: Verb::Get,
             handler: |service, call| Box::pin(issuances::read(service, call)),
             name: "issuance",
-            summary: "Reads an issuance, as its user or an administrator",
-            access: Access::UserOrAdmin,
+            summary: "Reads an issuance, as its user or a reader",
+            access: Access::UserOrReader,
             parameters: &[],
             body: None,
             success: json(200, "Issuance", &[]),
@@ -226,7 +240,7 @@ pub(in crate::api) static ROUTES: [Route; 17] = [
             handler: |service, call| Box::pin(cluster::read(service, call)),
             name: "cluster",
             summary: "Lists nodes and shards",
-            access: Access::Admin,
+            access: Access::Reader,
             parameters: &[],
             body: None,
             success: json(200, "Cluster", &[]),
@@ -240,7 +254,7 @@ pub(in crate::api) static ROUTES: [Route; 17] = [
             handler: |service, call| Box::pin(cluster::place(service, call)),
             name: "cluster_coupon",
             summary: "Reads the shard of a coupon and the node that owns it",
-            access: Access::Admin,
+            access: Access::Reader,
             parameters: &[],
             body: None,
             success: json(200, "Place", &[]),

@@ -114,7 +114,9 @@ pub(super) fn verify(
     let user = user.ok_or(TokenRefusal::Subject)?;
     let role = match claims.role.as_str() {
         Some("admin") => Role::Admin,
+        Some("operator") => Role::Operator,
         Some("service") => Role::Service,
+        Some("viewer") => Role::Viewer,
         _ => Role::User,
     };
     Ok((Identity { user, role }, expiry - 1))

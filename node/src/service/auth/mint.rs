@@ -73,11 +73,7 @@ pub(crate) fn mint(auth: &Auth, request: &TokenRequest) -> Result<String, MintEr
         sub: request.user.as_str(),
         iat: issued_at,
         exp: issued_at.saturating_add(request.expires_in.as_secs()),
-        role: match request.role {
-            Role::User => None,
-            Role::Service => Some("service"),
-            Role::Admin => Some("admin"),
-        },
+        role: (request.role != Role::User).then(|| request.role.name()),
         iss: auth.jwt.issuer.as_deref(),
         aud: auth.jwt.audience.as_deref(),
     };

@@ -44,9 +44,11 @@ macro_rules! reasons {
 }
 
 reasons! {
-    NotAdmin = "not_admin", "it is not the admin token, the only token that auth.mode = header accepts";
+    NotAdmin = "not_admin",
+        "it is neither the admin token nor a named key, the only tokens that auth.mode = header accepts";
+    KeyOver = "key_over", "it is a named key that was valid until an earlier time";
     TooLong = "too_long", "it is longer than 8 KiB";
-    Malformed = "malformed", "it is neither the admin token nor a JWT with a supported algorithm";
+    Malformed = "malformed", "it is neither a key nor a JWT with a supported algorithm";
     Critical = "critical", "its header has critical extensions";
     UnknownKey = "unknown_key", "no configured key has its kid and its algorithm";
     Signature = "signature", "its signature is wrong";

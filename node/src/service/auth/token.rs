@@ -1,8 +1,8 @@
-//! Bearer tokens, and the admin token.
+//! Bearer tokens.
 
-use secrecy::{ExposeSecret, SecretString};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
-use subtle::ConstantTimeEq;
 
 /// Maximum length of a token that is examined. Tokens of identity providers with many groups reach 4 KiB.
 /// Longer tokens are refused before they cost anything.
@@ -39,26 +39,12 @@ impl<'a> BearerToken<'a> {
     }
 }
 
-fn digest(text: &str) -> Digest {
+/// Returns the digest of a token.
+pub(super) fn digest(text: &str) -> Digest {
     Sha256::digest(text).into()
 }
 
-/// The admin token. Only the digest of the token is stored. Comparing digests takes the same time for any
-/// input, so the time reveals neither bytes nor length.
-#[derive(Debug)]
-pub(super) struct AdminToken(Digest);
-
-impl AdminToken {
-    /// Computes the digest.
-    pub(super) fn new(token: &SecretString) -> Self {
-        Self(digest(token.expose_secret()))
-    }
-
-    /// True if this is the admin token.
-    pub(super) fn is(&self, token: &BearerToken<'_>) -> bool {
-        match token {
-            BearerToken::TooLong => false,
-            BearerToken::Token { digest, .. } => self.0.ct_eq(digest).into(),
-        }
-    }
+/// Makes a secret that cannot be guessed, of characters that a header and a URL may have.
+pub(crate) fn random_secret() -> String {
+    URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())
 }

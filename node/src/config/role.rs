@@ -1,0 +1,18 @@
+//! The names of roles.
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+/// The name of a role that a key or a token can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum RoleName {
+    /// Everything.
+    Admin,
+    /// Creates and changes coupons, and reads everything.
+    Operator,
+    /// Issues for others, and reads what a user has.
+    Service,
+    /// Reads everything.
+    Viewer,
+}

@@ -1,0 +1,134 @@
+//! The principal of a request, and what it may do.
+
+use actors::ids::UserId;
+
+use super::key_ring::KeyName;
+use super::{MissingCredentials, Role, TokenRefusal};
+use crate::service::Error;
+
+/// The principal of a request: a user, a named key, both (a gateway names a user beside a key), or neither.
+#[derive(Debug)]
+pub(crate) struct Principal {
+    pub(super) user: Option<UserId>,
+    pub(super) key: Option<KeyName>,
+    pub(super) role: Role,
+    /// Why the token of the request is not accepted, if it has such a token.
+    pub(super) refused_token: Option<TokenRefusal>,
+    /// True if a header names users, false if tokens do.
+    pub(super) is_named_by_header: bool,
+}
+
+/// What a principal is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// An end user.
+    User,
+    /// A named key.
+    Key,
+}
+
+impl Principal {
+    /// Returns the user. Fails if the principal is not a user.
+    pub(crate) fn require_user(&self) -> Result<&UserId, Error> {
+        match &self.user {
+            Some(user) => Ok(user),
+            None if self.key.is_some() => {
+                Err(Error::Forbidden("only users have coupons; a key is not a user"))
+            }
+            // In this mode a token cannot name a user, so only the header can be missing.
+            None if self.is_named_by_header => Err(Error::Unauthenticated(MissingCredentials::UserHeader)),
+            None => Err(self.unauthenticated(MissingCredentials::Token)),
+        }
+    }
+
+    /// Fails unless the principal is a user, who issues for himself, or a service, which issues for others.
+    pub(crate) fn require_issuer(&self) -> Result<(), Error> {
+        if self.role == Role::Service {
+            return Ok(());
+        }
+        self.require_user().map(drop)
+    }
+
+    /// Returns the user, if the principal is one.
+    pub(crate) fn user(&self) -> Option<&UserId> {
+        self.user.as_ref()
+    }
+
+    /// Fails unless the principal may create and change coupons: an administrator or an operator.
+    pub(crate) fn require_admin(&self) -> Result<(), Error> {
+        self.require(
+            self.role.changes(),
+            "only administrators and operators may do this",
+        )
+    }
+
+    /// Fails unless the principal may read everything: an administrator, an operator or a viewer.
+    pub(crate) fn require_reader(&self) -> Result<(), Error> {
+        self.require(
+            self.role.reads(),
+            "only administrators, operators and viewers may do this",
+        )
+    }
+
+    /// Fails unless the principal may read everything, or is a service.
+    pub(crate) fn require_reader_or_service(&self) -> Result<(), Error> {
+        self.require(
+            self.role != Role::User,
+            "only administrators, operators, viewers and services may do this",
+        )
+    }
+
+    /// Fails unless the principal is a service, which may issue for others.
+    pub(crate) fn require_service(&self) -> Result<(), Error> {
+        if self.role == Role::Service {
+            Ok(())
+        } else {
+            Err(Error::Forbidden("only services may issue for another user"))
+        }
+    }
+
+    /// Returns what the principal is, and its name. A key counts before a user: the role of the principal is
+    /// that of the key. Fails if the principal is unknown.
+    pub(crate) fn require_known(&self) -> Result<(Kind, &str), Error> {
+        match (&self.key, &self.user) {
+            (Some(key), _) => Ok((Kind::Key, key.as_str())),
+            (None, Some(user)) => Ok((Kind::User, user.as_str())),
+            (None, None) if self.is_named_by_header => {
+                Err(self.unauthenticated(MissingCredentials::UserHeaderOrToken))
+            }
+            (None, None) => Err(self.unauthenticated(MissingCredentials::Token)),
+        }
+    }
+
+    /// Returns the role.
+    pub(crate) fn role(&self) -> Role {
+        self.role
+    }
+
+    /// True if the principal may see what belongs to this user.
+    pub(crate) fn may_see(&self, user: &UserId) -> bool {
+        self.role.reads() || self.user.as_ref() == Some(user)
+    }
+
+    fn is_known(&self) -> bool {
+        self.key.is_some() || self.user.is_some()
+    }
+
+    /// Fails unless the principal is allowed to do something. `otherwise` says who is.
+    fn require(&self, is_allowed: bool, otherwise: &'static str) -> Result<(), Error> {
+        if is_allowed {
+            Ok(())
+        } else if self.is_known() {
+            Err(Error::Forbidden(otherwise))
+        } else {
+            Err(self.unauthenticated(MissingCredentials::Token))
+        }
+    }
+
+    fn unauthenticated(&self, missing: MissingCredentials) -> Error {
+        match self.refused_token {
+            Some(refusal) => Error::InvalidToken(refusal),
+            None => Error::Unauthenticated(missing),
+        }
+    }
+}

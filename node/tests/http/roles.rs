@@ -1,0 +1,206 @@
+//! Every role against every operation of the contract.
+
+use std::collections::BTreeSet;
+
+use reqwest::{Method, RequestBuilder};
+use serde_json::{Value, json};
+
+use crate::keys;
+use crate::support::{ADMIN_TOKEN, TestNode, send};
+use crate::tokens::{SECRET, token};
+
+/// What a principal gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// A success.
+    Allowed,
+    /// 401
+    Unauthenticated,
+    /// 403
+    Forbidden,
+    /// 404, as if there were no such thing.
+    Hidden,
+}
+
+use Answer::{Allowed as Yes, Forbidden as No, Hidden, Unauthenticated as Who};
+
+/// The principals, in the order of the columns of [`TABLE`].
+const PRINCIPALS: [&str; 6] = ["", "user", "admin", "operator", "service", "viewer"];
+
+/// What a request without credentials, a user, and keys of all roles get from each operation.
+const TABLE: [(&str, [Answer; 6]); 21] = [
+    //                    none user admin operator service viewer
+    ("coupons", [Yes, Yes, Yes, Yes, Yes, Yes]),
+    ("coupon", [Yes, Yes, Yes, Yes, Yes, Yes]),
+    ("create_coupon", [Who, No, Yes, Yes, No, No]),
+    ("patch_coupon", [Who, No, Yes, Yes, No, No]),
+    ("pause_coupon", [Who, No, Yes, Yes, No, No]),
+    ("resume_coupon", [Who, No, Yes, Yes, No, No]),
+    ("close_coupon", [Who, No, Yes, Yes, No, No]),
+    ("issue", [Who, Yes, No, No, Yes, No]),
+    ("coupon_issuances", [Who, No, Yes, Yes, No, Yes]),
+    ("issuance", [Who, Yes, Yes, Yes, Hidden, Yes]),
+    ("user_issuances", [Who, No, Yes, Yes, Yes, Yes]),
+    ("my_issuances", [Who, Yes, No, No, No, No]),
+    ("me", [Who, Yes, Yes, Yes, Yes, Yes]),
+    ("cluster", [Who, No, Yes, Yes, No, Yes]),
+    ("cluster_coupon", [Who, No, Yes, Yes, No, Yes]),
+    ("livez", [Yes, Yes, Yes, Yes, Yes, Yes]),
+    ("readyz", [Yes, Yes, Yes, Yes, Yes, Yes]),
+    ("metrics", [Yes, Yes, Yes, Yes, Yes, Yes]),
+    ("openapi", [Yes, Yes, Yes, Yes, Yes, Yes]),
+    ("docs", [Yes, Yes, Yes, Yes, Yes, Yes]),
+    ("docs_file", [Yes, Yes, Yes, Yes, Yes, Yes]),
+];
+
+/// An operation of the document.
+struct Operation {
+    name: String,
+    method: Method,
+    template: String,
+    needs_body: bool,
+    allowed: BTreeSet<String>,
+}
+
+async fn operations(node: &TestNode) -> Vec<Operation> {
+    let document = node.get("/openapi.json").await.body;
+    let mut operations = Vec::new();
+    for (template, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let allowed = operation["x-allowed"].as_array().unwrap().iter();
+            operations.push(Operation {
+                name: operation["operationId"].as_str().unwrap().to_owned(),
+                method: method.to_uppercase().parse().unwrap(),
+                template: template.clone(),
+                needs_body: operation["requestBody"]["required"] == true,
+                allowed: allowed.map(|role| role.as_str().unwrap().to_owned()).collect(),
+            });
+        }
+    }
+    operations
+}
+
+/// Returns a request that succeeds with every right: on a coupon of its own, of which Alice has one.
+async fn request(node: &TestNode, operation: &Operation, principal: &str) -> RequestBuilder {
+    let coupon = node.coupon(json!({"per_user_limit": 2})).await;
+    let issued = node.coupon_of_alice(coupon).await;
+    let id = if operation.template.starts_with("/v1/issuances") {
+        issued
+    } else {
+        coupon.to_string()
+    };
+    let mut path = operation
+        .template
+        .replace("{id}", &id)
+        .replace("{file}", "swagger-ui.css");
+    if operation.name == "user_issuances" {
+        path.push_str("?user_id=alice");
+    }
+    let request = node.request(operation.method.clone(), &path);
+    match operation.name.as_str() {
+        "patch_coupon" => request.json(&json!({"title": "T"})),
+        _ if operation.needs_body => request.json(&json!({"title": "T", "total_quantity": 5})),
+        "issue" if principal == "service" => request.json(&json!({"user_id": "alice"})),
+        _ => request,
+    }
+}
+
+impl TestNode {
+    /// Issues a coupon to Alice, whatever the mode of authentication is. Returns the id of the issuance.
+    async fn coupon_of_alice(&self, coupon: u64) -> String {
+        let request = self.issue_request("alice", coupon);
+        let reply = send(request.bearer_auth(token("alice", json!({})))).await;
+        assert_eq!(reply.status, 201, "{reply:?}");
+        reply.body["id"].as_str().unwrap().to_owned()
+    }
+}
+
+async fn answer(request: RequestBuilder) -> Answer {
+    let reply = send(request).await;
+    match reply.status {
+        200..300 => Answer::Allowed,
+        401 => Answer::Unauthenticated,
+        403 => Answer::Forbidden,
+        404 => Hidden,
+        _ => panic!("{reply:?}"),
+    }
+}
+
+#[tokio::test]
+async fn every_role_may_call_the_operations_that_the_table_says_and_no_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let roles = &PRINCIPALS[3..];
+    let text: String = roles.iter().map(|role| keys::entry(role, role)).collect();
+    let file = keys::write(directory.path(), &text);
+    let node = TestNode::start_with(&[("auth.keys_file", file.to_str().unwrap())]).await;
+    let mut left: BTreeSet<&str> = TABLE.iter().map(|(name, _)| *name).collect();
+    for operation in operations(&node).await {
+        let (name, row) = TABLE
+            .iter()
+            .find(|(name, _)| *name == operation.name)
+            .unwrap_or_else(|| panic!("{} has no row in the table", operation.name));
+        left.remove(name);
+        let mut allowed = BTreeSet::new();
+        for (principal, expected) in PRINCIPALS.into_iter().zip(row) {
+            let request = request(&node, &operation, principal).await;
+            let request = match principal {
+                "" => request,
+                "user" => request.header("X-User-Id", "alice"),
+                "admin" => request.bearer_auth(ADMIN_TOKEN),
+                role => request.bearer_auth(keys::secret(role)),
+            };
+            assert_eq!(answer(request).await, *expected, "{name} as {principal:?}");
+            if *expected == Answer::Allowed {
+                allowed.insert(if principal.is_empty() { "anyone" } else { principal }.to_owned());
+            }
+        }
+        if allowed.contains("anyone") {
+            allowed = BTreeSet::from(["anyone".to_owned()]);
+        }
+        assert_eq!(operation.allowed, allowed, "x-allowed of {name}");
+    }
+    assert!(left.is_empty(), "the document lacks {left:?}");
+}
+
+/// A token of a user with a role is both: what users may, and what the role may.
+#[tokio::test]
+async fn a_token_with_a_role_may_what_users_and_keys_of_the_role_may() {
+    let settings = [
+        ("auth.mode", "jwt"),
+        ("auth.jwt.algorithm", "HS256"),
+        ("auth.jwt.key", SECRET),
+    ];
+    let node = TestNode::start_with(&settings).await;
+    for operation in operations(&node).await {
+        let (name, row) = TABLE.iter().find(|(name, _)| *name == operation.name).unwrap();
+        for (principal, of_role) in PRINCIPALS.into_iter().zip(row) {
+            let request = request(&node, &operation, principal).await;
+            let (user, more) = match principal {
+                "user" => ("alice", json!({})),
+                role => ("root", json!({"role": role})),
+            };
+            let request = match principal {
+                "" => request,
+                _ => request.bearer_auth(token(user, more)),
+            };
+            let expected = match (row[1], *of_role) {
+                (_, Answer::Allowed) => Answer::Allowed,
+                (Answer::Allowed, Answer::Forbidden) => Answer::Allowed,
+                (_, of_role) => of_role,
+            };
+            assert_eq!(answer(request).await, expected, "{name} as {principal:?}");
+        }
+    }
+    let me = async |more: Value| {
+        let token = token("root", more);
+        send(node.request(Method::GET, "/v1/me").bearer_auth(token))
+            .await
+            .body
+    };
+    for role in &PRINCIPALS[2..] {
+        assert_eq!(
+            me(json!({"role": role})).await,
+            json!({"kind": "user", "name": "root", "role": role})
+        );
+    }
+}
