@@ -19,7 +19,7 @@ files() {
   python3 testing/kubernetes_files.py node.toml >"$work/kubernetes.toml"
   docker run --rm --network none -v "$work/kubernetes.toml:/etc/firstcome/node.toml:ro" \
     -v "$PWD/secrets/node:/run/secrets/firstcome:ro" -e FIRSTCOME__NODE__ID=firstcome-0 \
-    -e FIRSTCOME__CLUSTER__ADVERTISE=firstcome-0.firstcome-links:7400 "$FIRSTCOME_IMAGE" config check
+    -e FIRSTCOME__CLUSTER__ADVERTISE=firstcome-0.firstcome-links:7400 "$FIRSTCOME_IMAGE" config check >"$work/answer"
   # The secrets stay for the parts that follow.
   compose down -v
 }
