@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::coupon::entry::CouponRun;
+use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
 use actors::coupon::issue::{IssueOutcome, IssueRequest, Refusal};
 use actors::coupon::issued::Issued;
 use actors::coupon::ledger::Ledger;
@@ -18,7 +19,7 @@ use actors::coupon::notice::SoldOutNotice;
 use actors::coupon::offer::{Coupon, Issuance, Offer, Status};
 use actors::coupon::rows::mysql::statement;
 use actors::coupon::{CouponAsk, CouponKind, CouponOutcome};
-use actors::ids::{CouponId, Epoch, Fence, Incarnation, IssuanceId, RequestKey, Sequence, UserId};
+use actors::ids::{Epoch, Fence, Incarnation, RequestKey, UserId};
 use actors::owning::kind::{Kind, Verdict};
 use actors::owning::write_back::lane::{Effect, Event, Lane, Submission};
 use actors::store::batch::{self, BATCH_ROWS_MAX};

@@ -12,10 +12,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actors::admission::Admission;
+use actors::coupon::ids::CouponId;
 use actors::coupon::issue::{IssueOutcome, IssueRequest, Refusal};
 use actors::coupon::{CouponKind, CouponOutcome};
 use actors::engine::payload::{OwnerPayload, RemoteAsk};
-use actors::ids::{CouponId, Epoch, Incarnation, NodeId, PeerAddress, RequestKey, UserId};
+use actors::ids::{Epoch, Incarnation, NodeId, PeerAddress, RequestKey, UserId};
 use actors::link::hello::Hello;
 use actors::link::payload::Outgoing;
 use actors::link::{AnswerPath, Handler, Options};

@@ -2,16 +2,19 @@
 //!
 //! [`issue`] and [`change`] decide from the [`ledger`], and [`entry`] has the stored form of their decisions;
 //! [`change_keys`] recognises repeated changes. [`kind`] puts these modules together for the engine.
-//! [`client`] is what the HTTP side of a node uses.
+//! [`client`] is what the HTTP side of a node uses. [`ids`] has the identities of coupons and issuances,
+//! [`metrics`] what is counted of them.
 
 pub mod change;
 pub mod change_keys;
 pub mod client;
 pub mod entry;
+pub mod ids;
 pub mod issue;
 pub mod issued;
 pub mod kind;
 pub mod ledger;
+pub mod metrics;
 pub mod notice;
 pub mod offer;
 pub mod rows;

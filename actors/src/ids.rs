@@ -25,7 +25,7 @@ pub const ID_MAX: u64 = (1 << 53) - 1;
 /// Number of shards with which a cluster is created. It never changes.
 pub const SHARDS: u16 = 256;
 
-/// Name of the hash that maps a coupon to its shard; it is stored with the cluster, so that a node with
+/// Name of the hash that maps an id to its shard; it is stored with the cluster, so that a node with
 /// another hash refuses to start.
 pub const SHARD_HASH: &str = "xxh3-64";
 
@@ -37,46 +37,8 @@ pub const PEERS_MAX: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} must be {rule}")]
 pub struct InvalidId {
-    what: &'static str,
-    rule: &'static str,
-}
-
-/// A coupon, between 1 and [`ID_MAX`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CouponId(u64);
-
-impl CouponId {
-    /// Returns the id with this number, if it is within 1..=[`ID_MAX`].
-    pub fn new(number: u64) -> Option<Self> {
-        (1..=ID_MAX).contains(&number).then_some(Self(number))
-    }
-
-    /// Reads decimal digits without sign, leading zeros or spaces.
-    pub fn parse(text: &str) -> Result<Self, InvalidId> {
-        let error = InvalidId {
-            what: "a coupon id",
-            rule: "a whole number from 1 to 2^53 - 1",
-        };
-        parse_number(text).and_then(Self::new).ok_or(error)
-    }
-
-    /// Returns the bare number, for storage and for the wire.
-    pub fn get(self) -> u64 {
-        self.0
-    }
-
-    /// Returns the shard of this coupon: [`SHARD_HASH`] over the id as eight little-endian bytes, modulo
-    /// [`SHARDS`].
-    pub fn shard(self) -> ShardId {
-        let hash = xxhash_rust::xxh3::xxh3_64(&self.0.to_le_bytes());
-        ShardId((hash % u64::from(SHARDS)) as u16)
-    }
-}
-
-impl fmt::Display for CouponId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
+    pub(crate) what: &'static str,
+    pub(crate) rule: &'static str,
 }
 
 /// The unit of placement, below [`SHARDS`].
@@ -87,6 +49,13 @@ impl ShardId {
     /// Returns the shard with this number, if the cluster has it.
     pub fn new(number: u16) -> Option<Self> {
         (number < SHARDS).then_some(Self(number))
+    }
+
+    /// Returns the shard of an id with this number: [`SHARD_HASH`] over eight little-endian bytes, modulo
+    /// [`SHARDS`].
+    pub fn of_id(number: u64) -> Self {
+        let hash = xxhash_rust::xxh3::xxh3_64(&number.to_le_bytes());
+        Self((hash % u64::from(SHARDS)) as u16)
     }
 
     /// Returns the bare number.
@@ -103,77 +72,6 @@ impl ShardId {
 impl fmt::Display for ShardId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
-    }
-}
-
-/// The place of an issuance in its coupon: 1, 2, 3 … without a gap.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Sequence(u64);
-
-impl Sequence {
-    /// The sequence before the first issuance.
-    pub const NONE: Self = Self(0);
-
-    /// Returns the sequence with this number.
-    pub const fn new(number: u64) -> Self {
-        Self(number)
-    }
-
-    /// Returns the next sequence.
-    #[must_use]
-    pub const fn next(self) -> Self {
-        Self(self.0 + 1)
-    }
-
-    /// Returns the previous sequence; [`Self::NONE`] for [`Self::NONE`] itself.
-    #[must_use]
-    pub const fn previous(self) -> Self {
-        Self(self.0.saturating_sub(1))
-    }
-
-    /// Returns the bare number, which is also the number of issuances up to this one.
-    pub const fn get(self) -> u64 {
-        self.0
-    }
-}
-
-impl fmt::Display for Sequence {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// Public name of one issuance, `42-17`: the coupon and the sequence in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct IssuanceId {
-    /// The coupon that was issued.
-    pub coupon: CouponId,
-    /// The place of the issuance in the coupon.
-    pub sequence: Sequence,
-}
-
-impl IssuanceId {
-    /// Reads `<coupon>-<sequence>`.
-    pub fn parse(text: &str) -> Result<Self, InvalidId> {
-        let error = InvalidId {
-            what: "an issuance id",
-            rule: "a coupon id, a dash and a sequence, like 42-17",
-        };
-        let (coupon, sequence) = text.split_once('-').ok_or_else(|| error.clone())?;
-        let coupon = CouponId::parse(coupon).map_err(|_| error.clone())?;
-        let sequence = parse_number(sequence)
-            .filter(|number| (1..=ID_MAX).contains(number))
-            .ok_or(error)?;
-        Ok(Self {
-            coupon,
-            sequence: Sequence(sequence),
-        })
-    }
-}
-
-impl fmt::Display for IssuanceId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.coupon, self.sequence)
     }
 }
 
@@ -281,8 +179,8 @@ macro_rules! text_id {
 }
 
 text_id!(
-    /// A user to whom coupons are issued. The shop or its identity provider makes the id, and may use any
-    /// visible character, as in `auth0|507f1f77` or `bob+x@example.com`. Case matters.
+    /// A user. The shop or its identity provider makes the id, and may use any visible character, as in
+    /// `auth0|507f1f77` or `bob+x@example.com`. Case matters.
     UserId,
     USER_ID_BYTES_MAX,
     "a user id",
@@ -328,7 +226,7 @@ impl NodeId {
 }
 
 /// Reads decimal digits without sign, leading zeros or spaces, so that each number has only one spelling.
-fn parse_number(text: &str) -> Option<u64> {
+pub(crate) fn parse_number(text: &str) -> Option<u64> {
     let canonical =
         !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
     if canonical { text.parse().ok() } else { None }
@@ -348,37 +246,6 @@ pub struct PeerAddress {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn coupon_ids_have_one_spelling() {
-        assert_eq!(CouponId::parse("42").unwrap().get(), 42);
-        assert_eq!(CouponId::parse("9007199254740991").unwrap().get(), ID_MAX);
-        for text in [
-            "",
-            "0",
-            "042",
-            "+42",
-            "-1",
-            " 42",
-            "4 2",
-            "9007199254740992",
-            "99999999999999999999",
-            "abc",
-            "４２",
-        ] {
-            assert!(CouponId::parse(text).is_err(), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn issuance_ids_are_a_coupon_and_a_sequence() {
-        let id = IssuanceId::parse("42-17").unwrap();
-        assert_eq!((id.coupon.get(), id.sequence.get()), (42, 17));
-        assert_eq!(id.to_string(), "42-17");
-        for text in ["42", "42-", "-17", "42-0", "42-017", "42-17-1", "x-1"] {
-            assert!(IssuanceId::parse(text).is_err(), "{text:?}");
-        }
-    }
 
     #[test]
     fn user_ids_are_bounded_and_keep_their_case() {
@@ -421,14 +288,4 @@ mod tests {
         assert_ne!(one, other);
         assert_eq!(RequestKey::parse(one.as_str()).unwrap(), one);
     }
-
-    /// These numbers pin [`SHARD_HASH`]: a change of them would move every coupon of every cluster.
-    #[test]
-    fn the_shard_hash_is_pinned() {
-        let shard = |number| CouponId::new(number).unwrap().shard().get();
-        let pinned: Vec<u16> = [1, 2, 3, 42, 1_000_000, ID_MAX].into_iter().map(shard).collect();
-        assert_eq!(pinned, PINNED);
-    }
-
-    const PINNED: [u16; 6] = [46, 67, 125, 200, 96, 27];
 }

@@ -1,10 +1,9 @@
 //! All metrics of the engine in one table, with name, kind, unit and help, and the handles that the hot path
-//! keeps. The node has a table of its own.
+//! keeps. Each kind has a table of its own, and so has the node.
 //!
 //! Handles are looked up once, here. A metric that is not in [`METRICS`] does not exist: tests compare the
 //! table with the metrics of a running node.
 
-pub mod coupons;
 mod database;
 mod groups;
 mod known;
@@ -15,9 +14,9 @@ pub use metrics::Unit;
 use metrics::{Counter, Gauge, Histogram};
 
 pub(crate) use database::{InUse, Pool, StoreCall, StoreHandles};
-pub(crate) use groups::{IssuesHandles, LanesHandles, OwnersHandles, QueuesHandles, RowsHandles};
+pub(crate) use groups::{LanesHandles, OwnersHandles, QueuesHandles, RowsHandles};
 pub use known::register;
-pub(crate) use known::{changed, shard_moved};
+pub(crate) use known::shard_moved;
 
 /// One row of the table.
 #[derive(Debug, Clone, Copy)]
@@ -85,13 +84,8 @@ macro_rules! metric_table {
 }
 
 metric_table! {
-    ISSUES = "coupon_issue_total", MetricKind::Counter, Count, "Issue requests answered, by outcome.";
-    ISSUE_SECONDS = "coupon_issue_duration_seconds", MetricKind::Histogram(OBJECTIVE_SECONDS), Seconds,
-        "Time from an issue request to its answer, by outcome, wherever it is answered: at the door, here or on \
-         another node.";
-    CHANGES = "coupon_change_total", MetricKind::Counter, Count, "Administrators' changes answered, by outcome.";
     DOOR_ANSWERS = "coupon_door_answers_total", MetricKind::Counter, Count,
-        "Issue requests that the door answered without asking the owner.";
+        "Requests that the door answered without asking the owner.";
     DOOR_NOTICES = "coupon_door_notices", MetricKind::Gauge, Count, "Sold-out coupons that the door knows.";
     OWNERS_ACTIVE = "coupon_owners_active", MetricKind::Gauge, Count, "Owners in memory on this node.";
     OWNERS = "coupon_owners", MetricKind::Gauge, Count,
@@ -192,7 +186,7 @@ metric_table! {
     PEER_IN_FLIGHT = "coupon_peer_requests_in_flight", MetricKind::Gauge, Count,
         "Requests sent to peers and not yet answered.";
     PEER_WINDOWS_FULL = "coupon_peer_windows_full_total", MetricKind::Counter, Count,
-        "Requests refused because too many were in flight, to the peer or to the coupon.";
+        "Requests refused because too many were in flight, to the peer or to the owner.";
 }
 
 /// Passes the units and the help of these metrics to the recorder. Call it once, after the recorder is
@@ -209,7 +203,6 @@ pub fn describe(table: &[Metric]) {
 
 /// The engine's handles, looked up once.
 pub(crate) struct Handles {
-    pub(crate) issues: IssuesHandles,
     pub(crate) owners: OwnersHandles,
     pub(crate) queues: QueuesHandles,
     pub(crate) lanes: LanesHandles,
@@ -260,7 +253,6 @@ pub(crate) fn handles() -> &'static Handles {
         let retry = |reason: &'static str| metrics::counter!(WRITE_RETRIES, "reason" => reason);
         let store_error = |kind: &'static str| metrics::counter!(STORE_ERRORS, "kind" => kind);
         Handles {
-            issues: IssuesHandles::new(),
             owners: OwnersHandles::new(),
             queues: QueuesHandles::new(),
             lanes: LanesHandles::new(),
@@ -349,7 +341,7 @@ pub(crate) fn peer_handles() -> &'static PeerHandles {
             redials: metrics::counter!(PEER_REDIALS),
             in_flight: metrics::gauge!(PEER_IN_FLIGHT),
             windows_full_peer: full("peer"),
-            windows_full_flow: full("coupon"),
+            windows_full_flow: full("owner"),
         }
     });
     &HANDLES

@@ -379,5 +379,5 @@ fn millis(duration: Duration) -> f64 {
 
 /// Returns the number of a coupon's shard.
 fn shard_of(coupon: CouponId) -> u16 {
-    actors::ids::CouponId::new(coupon.get()).map_or(0, |coupon| coupon.shard().get())
+    actors::coupon::ids::CouponId::new(coupon.get()).map_or(0, |coupon| coupon.shard().get())
 }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use actors::coupon::CouponKind;
 use actors::coupon::entry::CouponRun;
+use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
 use actors::coupon::offer::{Issuance, Offer, Status};
 use actors::coupon::rows::{CouponRows, Created, NewCoupon};
-use actors::ids::{CouponId, Fence, Incarnation, InvalidId, IssuanceId, RequestKey, Sequence, UserId};
+use actors::ids::{Fence, Incarnation, InvalidId, RequestKey, UserId};
 use actors::store::batch::{Batch, Portion};
 use actors::store::{Claim, ClusterStore, EntryStore, StoreError};
 use actors::time::timestamp;

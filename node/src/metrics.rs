@@ -1,5 +1,5 @@
 //! Metrics of the node: HTTP, TLS, reads, limits, the log and the runtime, in one table. Those of the engine
-//! are in [`actors::metrics`].
+//! are in [`actors::metrics`], those of coupons in [`actors::coupon::metrics`].
 
 use actors::metric_table;
 use actors::metrics::{MetricKind, OBJECTIVE_SECONDS, QUEUE_LENGTH, QUEUE_LENGTH_MAX};

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::log;
 use crate::metrics as node;
+use actors::coupon::metrics as coupon;
 use actors::metrics::{self as engine, Metric, MetricKind};
 pub(crate) use coupons::CouponFigures;
 use metrics::{Counter, Gauge};
@@ -47,9 +48,9 @@ pub(crate) async fn upkeep() {
     }
 }
 
-/// Returns the tables of the metrics that the recorder has: the node's and the engine's.
+/// Returns the tables of the metrics that the recorder has: the node's, the engine's and those of coupons.
 fn tables() -> impl Iterator<Item = &'static [Metric]> {
-    [node::METRICS, engine::METRICS].into_iter()
+    [node::METRICS, engine::METRICS, coupon::METRICS].into_iter()
 }
 
 impl Metrics {
@@ -70,6 +71,7 @@ impl Metrics {
         }
         tables().for_each(engine::describe);
         engine::register();
+        coupon::register();
         node::register();
         metrics::gauge!(node::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION"), "commit" => COMMIT)
             .set(1.0);

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use crate::coupon::CouponKind;
 use crate::coupon::change_keys::{ChangeKeys, KeyedChange};
 use crate::coupon::entry::{CouponChange, CouponEntry};
+use crate::coupon::ids::Sequence;
 use crate::coupon::ledger::Ledger;
 use crate::coupon::offer::{Coupon, InvalidField, Offer, OfferPatch, Status};
 use crate::coupon::{CouponAsk, CouponOutcome};
-use crate::ids::{RequestKey, Sequence};
+use crate::ids::RequestKey;
 use crate::owning::kind::Verdict;
 use crate::time::Timestamp;
 

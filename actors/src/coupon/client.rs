@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::coupon::change::{ChangeOutcome, ChangeRefusal, ChangeRequest};
+use crate::coupon::ids::CouponId;
 use crate::coupon::issue::{IssueOutcome, IssueRequest, Refusal};
+use crate::coupon::metrics;
 use crate::coupon::rows::CouponRows;
 use crate::coupon::{CouponKind, CouponOutcome};
 use crate::engine::Engine;
-use crate::ids::{CouponId, RequestKey, UserId};
-use crate::metrics::{self, handles};
+use crate::ids::{RequestKey, UserId};
 use crate::owning::request::Setback;
 
 /// The answer to an issue request.
@@ -87,7 +88,7 @@ impl Coupons {
 }
 
 fn count_issue(answer: &IssueAnswer, took: Duration) {
-    let metrics = &handles().issues;
+    let metrics = metrics::issues();
     let outcome = match answer {
         Ok(IssueOutcome::Issued(_)) => &metrics.issued,
         Ok(IssueOutcome::Replayed(_)) => &metrics.replayed,

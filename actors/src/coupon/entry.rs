@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::coupon::change_keys::ChangeKeys;
+use crate::coupon::ids::Sequence;
 use crate::coupon::ledger::CouponHead;
 use crate::coupon::offer::{Coupon, Issuance};
-use crate::ids::Sequence;
 use crate::owning::kind::Run;
 use crate::store::batch::FoundRows;
 

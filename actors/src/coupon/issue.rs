@@ -2,10 +2,11 @@
 
 use crate::coupon::CouponKind;
 use crate::coupon::entry::CouponEntry;
+use crate::coupon::ids::Sequence;
 use crate::coupon::ledger::Ledger;
 use crate::coupon::offer::{Coupon, Issuance, Phase};
 use crate::coupon::{CouponAsk, CouponOutcome};
-use crate::ids::{RequestKey, Sequence, UserId};
+use crate::ids::{RequestKey, UserId};
 use crate::owning::kind::Verdict;
 use crate::time::Timestamp;
 

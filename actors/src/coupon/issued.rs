@@ -13,8 +13,9 @@ use std::hash::BuildHasher;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use self::expiry::{Expiries, Expiry};
+use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::offer::{Issuance, PER_USER_LIMIT_MAX};
-use crate::ids::{CouponId, IssuanceId, RequestKey, Sequence, UserId};
+use crate::ids::{RequestKey, UserId};
 use crate::time::Timestamp;
 
 /// Number of records in a block. It is large enough that the cost of blocks is negligible. It is small enough

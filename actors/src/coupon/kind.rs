@@ -2,13 +2,14 @@
 
 use crate::coupon::change::{self, Change, ChangeDone, ChangeOutcome, ChangeRefusal, ChangeRequest};
 use crate::coupon::entry::{CouponEntry, CouponRun};
+use crate::coupon::ids::CouponId;
 use crate::coupon::issue::{self, IssueOutcome, IssueRequest, Refusal};
 use crate::coupon::issued::Issued;
 use crate::coupon::ledger::{CouponHead, Ledger};
 use crate::coupon::notice::SoldOutNotice;
 use crate::coupon::tail::Tail;
 use crate::coupon::wire;
-use crate::ids::{CouponId, ShardId};
+use crate::ids::ShardId;
 use crate::owning::kind::{DecodeError, Kind, Superseded, Verdict};
 use crate::time::Timestamp;
 

@@ -2,9 +2,10 @@
 
 use crate::coupon::change_keys::ChangeKeys;
 use crate::coupon::entry::CouponChange;
+use crate::coupon::ids::{IssuanceId, Sequence};
 use crate::coupon::issued::{InconsistentIssuance, Issued, LoadedIssuance};
 use crate::coupon::offer::{Coupon, Issuance};
-use crate::ids::{IssuanceId, RequestKey, Sequence, UserId};
+use crate::ids::{RequestKey, UserId};
 use crate::time::Timestamp;
 
 /// A coupon's own row, as its owner loads it.

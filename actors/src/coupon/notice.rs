@@ -2,11 +2,11 @@
 
 use prost::Message;
 
+use crate::coupon::ids::{CouponId, Sequence};
 use crate::coupon::issue::{self, IssueOutcome};
 use crate::coupon::offer::Coupon;
 use crate::coupon::wire;
 use crate::coupon::{CouponAsk, CouponKind, CouponOutcome};
-use crate::ids::{CouponId, Sequence};
 use crate::owning::door::filter::Filter;
 use crate::owning::kind::{DecodeError, DoorNotice};
 use crate::time::Timestamp;

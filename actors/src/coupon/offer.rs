@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 
 pub use self::check::InvalidField;
 pub use self::patch::{DiscountPatch, MetadataPatch, OfferPatch};
+use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::time_zone;
-use crate::ids::{CouponId, IssuanceId, RequestKey, Sequence, UserId};
+use crate::ids::{RequestKey, UserId};
 use crate::time::Timestamp;
 
 /// Maximum length of a title, in Unicode scalar values.

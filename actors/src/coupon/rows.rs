@@ -10,8 +10,9 @@ use async_trait::async_trait;
 
 pub use self::search::{CouponFilter, CouponPage, CouponQuery};
 
+use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::offer::{Coupon, CouponView, Discount, Issuance, Metadata, Offer, Status};
-use crate::ids::{CouponId, IssuanceId, RequestKey, Sequence, UserId};
+use crate::ids::{RequestKey, UserId};
 use crate::store::Result;
 use crate::time::Timestamp;
 

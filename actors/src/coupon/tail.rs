@@ -2,8 +2,8 @@
 //! added, in order, and never change. So what was read without a fence is the beginning of what is stored,
 //! and only the tail is missing. The coupon's own row may have changed and is read again.
 
+use crate::coupon::ids::{CouponId, Sequence};
 use crate::coupon::issued::{InconsistentIssuance, Issued, LoadedIssuance};
-use crate::ids::{CouponId, Sequence};
 
 /// Issuances loaded ahead, and the tail that is read under a fence. The last issuance that was loaded ahead
 /// is read once more. If the database went backwards in between, another issuance or none is in its place.

@@ -5,10 +5,11 @@ use super::*;
 use crate::cluster::membership::life_record::LifeRecord;
 use crate::coupon::CouponKind;
 use crate::coupon::client::Coupons;
+use crate::coupon::ids::CouponId;
 use crate::coupon::issue::IssueOutcome;
 use crate::coupon::offer::{Offer, Status};
 use crate::coupon::rows::{Created, NewCoupon};
-use crate::ids::{CouponId, RequestKey, UserId};
+use crate::ids::{RequestKey, UserId};
 use crate::owning::request::OwnerCommand;
 use crate::store::sqlite::{Options as SqliteOptions, SqliteStore};
 

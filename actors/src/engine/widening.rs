@@ -91,9 +91,10 @@ mod tests {
     use crate::cluster::lease::Lease;
     use crate::cluster::ownership::Ownership;
     use crate::coupon::CouponKind;
+    use crate::coupon::ids::CouponId;
     use crate::engine::exchange::Exchange;
     use crate::engine::links::ClusterOptions;
-    use crate::ids::{CouponId, NodeId};
+    use crate::ids::NodeId;
     use crate::owning::door::peers::KnownPeers;
     use crate::owning::door::{Board, DOOR_TTL, Door};
     use crate::store::sqlite::{Options as SqliteOptions, SqliteStore};

@@ -1,34 +1,11 @@
-//! Handles that belong together: those of outcomes, owners, queues, lanes, and of what the rows say.
+//! Handles that belong together: those of owners, queues, lanes, and of what the rows say.
 
-use std::time::Duration;
-
-use metrics::{Counter, Gauge, Histogram};
+use metrics::Gauge;
 
 use super::{
-    ISSUE_SECONDS, ISSUES, LANES, LANES_BUSY, LANES_DELAYED, NODES, OWNERS, QUEUE_LENGTH, QUEUE_LENGTH_MAX,
-    SHARD_EPOCH_MAX, SHARDS, SHARDS_UNOWNED,
+    LANES, LANES_BUSY, LANES_DELAYED, NODES, OWNERS, QUEUE_LENGTH, QUEUE_LENGTH_MAX, SHARD_EPOCH_MAX, SHARDS,
+    SHARDS_UNOWNED,
 };
-
-/// The handles of one outcome of issue requests.
-pub(crate) struct IssueHandles {
-    count: Counter,
-    seconds: Histogram,
-}
-
-impl IssueHandles {
-    fn of(outcome: &'static str) -> Self {
-        Self {
-            count: metrics::counter!(ISSUES, "outcome" => outcome),
-            seconds: metrics::histogram!(ISSUE_SECONDS, "outcome" => outcome),
-        }
-    }
-
-    /// Counts one answer, which took this long.
-    pub(crate) fn record(&self, took: Duration) {
-        self.count.increment(1);
-        self.seconds.record(took);
-    }
-}
 
 /// The gauges of one bounded queue.
 pub(crate) struct QueueHandles {
@@ -48,43 +25,6 @@ impl QueueHandles {
     pub(crate) fn set(&self, length: usize, length_max: usize) {
         self.length.set(length as f64);
         self.length_max.set(length_max as f64);
-    }
-}
-
-/// The handles of all outcomes of issue requests.
-pub(crate) struct IssuesHandles {
-    pub(crate) issued: IssueHandles,
-    pub(crate) replayed: IssueHandles,
-    pub(crate) unknown_coupon: IssueHandles,
-    pub(crate) already_issued: IssueHandles,
-    pub(crate) closed: IssueHandles,
-    pub(crate) paused: IssueHandles,
-    pub(crate) not_started: IssueHandles,
-    pub(crate) ended: IssueHandles,
-    pub(crate) sold_out: IssueHandles,
-    pub(crate) overloaded: IssueHandles,
-    pub(crate) owner_moving: IssueHandles,
-    pub(crate) store_unavailable: IssueHandles,
-    pub(crate) outcome_unknown: IssueHandles,
-}
-
-impl IssuesHandles {
-    pub(super) fn new() -> Self {
-        Self {
-            issued: IssueHandles::of("issued"),
-            replayed: IssueHandles::of("replayed"),
-            unknown_coupon: IssueHandles::of("unknown_coupon"),
-            already_issued: IssueHandles::of("already_issued"),
-            closed: IssueHandles::of("closed"),
-            paused: IssueHandles::of("paused"),
-            not_started: IssueHandles::of("not_started"),
-            ended: IssueHandles::of("ended"),
-            sold_out: IssueHandles::of("sold_out"),
-            overloaded: IssueHandles::of("overloaded"),
-            owner_moving: IssueHandles::of("owner_moving"),
-            store_unavailable: IssueHandles::of("store_unavailable"),
-            outcome_unknown: IssueHandles::of("outcome_unknown"),
-        }
     }
 }
 

@@ -1,23 +1,8 @@
 //! Series whose labels are known before their first event. They exist from the start: if a counter began with
 //! its first event, `increase()` and `rate()` would not see this event.
 
-use super::{CHANGES, PEER_REFUSED, SHARD_MOVES, handles, peer_handles};
+use super::{PEER_REFUSED, SHARD_MOVES, handles, peer_handles};
 
-/// Outcomes of changes.
-const CHANGE_OUTCOMES: [&str; 12] = [
-    "done",
-    "replayed",
-    "key_reused",
-    "unknown_coupon",
-    "version_mismatch",
-    "closed",
-    "quantity_below_issued",
-    "invalid",
-    "overloaded",
-    "owner_moving",
-    "store_unavailable",
-    "outcome_unknown",
-];
 /// Kinds of moves of a shard.
 const SHARD_MOVE_KINDS: [&str; 5] = ["handed_over", "released", "received", "claimed", "lost"];
 /// Reasons for refusals between peers.
@@ -46,21 +31,12 @@ pub(super) const PEER_REFUSALS: [&str; 18] = [
 pub fn register() {
     handles();
     peer_handles();
-    for outcome in CHANGE_OUTCOMES {
-        metrics::counter!(CHANGES, "outcome" => outcome).increment(0);
-    }
     for kind in SHARD_MOVE_KINDS {
         metrics::counter!(SHARD_MOVES, "kind" => kind).increment(0);
     }
     for reason in PEER_REFUSALS {
         metrics::counter!(PEER_REFUSED, "reason" => reason).increment(0);
     }
-}
-
-/// Counts a change that was answered. Changes are rare enough to look the metric up each time.
-pub(crate) fn changed(outcome: &'static str) {
-    debug_assert!(CHANGE_OUTCOMES.contains(&outcome), "{outcome} is not registered");
-    metrics::counter!(CHANGES, "outcome" => outcome).increment(1);
 }
 
 /// Counts a change of a shard's owner. Such changes are rare enough to look the metric up each time.

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use actors::coupon::ids::{CouponId, Sequence};
 use actors::coupon::offer::{Offer, Status};
 use actors::coupon::rows::{CouponRows, Created, NewCoupon};
-use actors::ids::{CouponId, RequestKey, Sequence};
+use actors::ids::RequestKey;
 use actors::store::mysql::{MySqlStore, Options};
 use actors::store::{ClusterStore, NodeState};
 use actors::time::timestamp;

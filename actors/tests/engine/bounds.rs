@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use actors::coupon::ids::CouponId;
 use actors::coupon::issue::{IssueOutcome, Refusal};
-use actors::ids::CouponId;
 use actors::owning::request::Setback;
 use actors::owning::shard::LOADS_WAITING_MAX;
 use testkit::poll::eventually;

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actors::coupon::CouponKind;
+use actors::coupon::ids::CouponId;
 use actors::coupon::issued::Issued;
-use actors::ids::{CouponId, Fence, Incarnation, NodeId, ShardId};
+use actors::ids::{Fence, Incarnation, NodeId, ShardId};
 use actors::store::batch::{Batch, Found};
 use actors::store::sqlite::SqliteStore;
 use actors::store::{

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use actors::ids::CouponId;
+use actors::coupon::ids::CouponId;
 use actors::owning::figures::OwnerReading;
 use testkit::poll::eventually;
 

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use actors::coupon::ids::{CouponId, Sequence};
 use actors::coupon::issue::{IssueOutcome, Refusal};
-use actors::ids::{CouponId, Sequence};
 use testkit::poll::eventually;
 
 use super::fixture::{DEADLINE, TestEngine};

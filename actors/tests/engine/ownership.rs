@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use actors::coupon::ids::Sequence;
 use actors::coupon::issue::{IssueOutcome, Refusal};
-use actors::ids::Sequence;
 use actors::owning::request::Setback;
 use testkit::poll::eventually;
 

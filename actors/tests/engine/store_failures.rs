@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use actors::coupon::ids::Sequence;
 use actors::coupon::issue::IssueOutcome;
 use actors::coupon::rows::{CouponQuery, CouponRows};
 use actors::engine::NotReady;
-use actors::ids::Sequence;
 use actors::owning::request::Setback;
 use testkit::poll::eventually;
 

@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use actors::admission::Admission;
 use actors::coupon::change::{Change, ChangeRequest};
+use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
 use actors::coupon::issue::{IssueOutcome, IssueRequest};
 use actors::coupon::offer::Issuance;
 use actors::coupon::{CouponAsk, CouponKind, CouponOutcome};
 use actors::engine::payload::{OwnerPayload, RemoteAsk};
-use actors::ids::{
-    CouponId, Epoch, Incarnation, IssuanceId, NodeId, PeerAddress, RequestKey, Sequence, UserId,
-};
+use actors::ids::{Epoch, Incarnation, NodeId, PeerAddress, RequestKey, UserId};
 use actors::link::frame::{Header, Writer};
 use actors::link::hello::{Hello, VERSIONS};
 use actors::link::payload::Outgoing;

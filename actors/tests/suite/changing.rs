@@ -2,9 +2,10 @@
 
 use actors::coupon::change_keys::{CHANGE_KEYS_MAX, ChangeKeys, KeyedChange};
 use actors::coupon::entry::CouponRun;
+use actors::coupon::ids::Sequence;
 use actors::coupon::offer::{Coupon, Discount, Offer, Status};
 use actors::coupon::rows::{CouponRows, Created, NewCoupon};
-use actors::ids::{ID_MAX, RequestKey, Sequence};
+use actors::ids::{ID_MAX, RequestKey};
 use actors::store::batch::FoundRows;
 use actors::store::{ClusterStore, EntryStore, Loaded};
 use actors::time::Timestamp;

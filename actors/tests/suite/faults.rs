@@ -432,7 +432,12 @@ pub async fn a_killed_server_keeps_what_was_confirmed_and_is_used_when_it_return
         send(&*store, &unsettled).await;
         let confirmed = confirmed.load(Ordering::Relaxed);
         let rows = store
-            .issuances_of_coupon(owned.id(), None, actors::ids::Sequence::new(first - 1), 1_000_000)
+            .issuances_of_coupon(
+                owned.id(),
+                None,
+                actors::coupon::ids::Sequence::new(first - 1),
+                1_000_000,
+            )
             .await
             .unwrap();
         let sequences: Vec<u64> = rows.iter().map(|row| row.id.sequence.get()).collect();

@@ -1,9 +1,10 @@
 //! Storing issuances: their guards, fields and sizes.
 
+use actors::coupon::ids::CouponId;
 use actors::coupon::issued::Issued;
 use actors::coupon::offer::Offer;
 use actors::coupon::rows::CouponRows;
-use actors::ids::{CouponId, REQUEST_KEY_BYTES_MAX, RequestKey, USER_ID_BYTES_MAX};
+use actors::ids::{REQUEST_KEY_BYTES_MAX, RequestKey, USER_ID_BYTES_MAX};
 use actors::store::batch::FoundRows;
 use actors::store::{EntryStore, Loaded};
 use actors::time::Timestamp;

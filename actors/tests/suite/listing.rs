@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
 use actors::coupon::offer::{CouponView, Issuance, Offer, Phase, Status};
 use actors::coupon::rows::{CouponFilter, CouponQuery, CouponRows, UserCursor};
-use actors::ids::{CouponId, IssuanceId, Sequence};
 use actors::store::EntryStore;
 use actors::time::Timestamp;
 

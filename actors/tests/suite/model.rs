@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use actors::coupon::ids::CouponId;
 use actors::coupon::offer::Issuance;
-use actors::ids::{CouponId, Fence, Incarnation};
+use actors::ids::{Fence, Incarnation};
 use actors::store::StoreError;
 use actors::store::batch::FoundRows;
 use proptest::prelude::*;

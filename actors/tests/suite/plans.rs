@@ -1,8 +1,9 @@
 //! How many statements, steps and prepared statements the store needs, and which indexes its reads use.
 
+use actors::coupon::ids::{CouponId, Sequence};
 use actors::coupon::offer::Phase;
 use actors::coupon::rows::{CouponFilter, CouponQuery, CouponRows, UserCursor};
-use actors::ids::{CouponId, Sequence, UserId};
+use actors::ids::UserId;
 use actors::store::EntryStore;
 use actors::store::batch::FoundRows;
 use actors::store::mysql::MySqlStore;

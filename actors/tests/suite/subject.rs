@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use actors::coupon::CouponKind;
 use actors::coupon::entry::CouponRun;
+use actors::coupon::ids::CouponId;
 use actors::coupon::issued::Issued;
-use actors::ids::{CouponId, Fence, RequestKey};
+use actors::ids::{Fence, RequestKey};
 use actors::owning::kind::Kind;
 use actors::store::batch::Portion;
 use actors::store::{ClusterStore, Loaded, Store};

@@ -33,7 +33,7 @@ fn key(number: u64) -> RequestKey {
 
 /// The tally of these tests, on the shard of the coupon 1.
 fn tally() -> TallyId {
-    TallyId::on(CouponKind::shard(actors::ids::CouponId::new(1).unwrap()))
+    TallyId::on(CouponKind::shard(actors::coupon::ids::CouponId::new(1).unwrap()))
 }
 
 impl TallyEngine {

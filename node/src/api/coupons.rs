@@ -1,7 +1,8 @@
 //! `/v1/coupons`: creates, reads and changes coupons.
 
+use actors::coupon::ids::CouponId;
 use actors::coupon::offer::{CouponView, Phase, Status, TITLE_CHARS_MAX};
-use actors::ids::{CouponId, RequestKey};
+use actors::ids::RequestKey;
 use actors::time;
 use http::StatusCode;
 use http::header::{ETAG, LOCATION};

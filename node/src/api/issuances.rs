@@ -1,6 +1,7 @@
 //! Issues coupons, and reads issuances.
 
-use actors::ids::{CouponId, IssuanceId, RequestKey, Sequence, UserId};
+use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
+use actors::ids::{RequestKey, UserId};
 use actors::time::Timestamp;
 use http::StatusCode;
 use http::header::LOCATION;

@@ -44,7 +44,7 @@ mod tests {
     use super::*;
     use crate::http::head::Head;
     use crate::http::problem::RequestError;
-    use actors::ids::{CouponId, Sequence};
+    use actors::coupon::ids::{CouponId, Sequence};
     use http::{HeaderMap, Method};
     use std::net::Ipv4Addr;
 

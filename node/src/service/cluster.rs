@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use actors::ids::{CouponId, Incarnation, NodeId};
+use actors::coupon::ids::CouponId;
+use actors::ids::{Incarnation, NodeId};
 use actors::store::ClusterStore;
 
 use super::engine::{ClusterView, NodeRow, NodeState, Refusal, ShardRow};

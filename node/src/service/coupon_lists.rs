@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actors::admission::{Admission, Permit};
-use actors::ids::CouponId;
+use actors::coupon::ids::CouponId;
 use actors::store::StoreError;
 use actors::time::{self, Timestamp};
 use metrics::Counter;

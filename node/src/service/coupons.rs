@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actors::ids::{CouponId, IssuanceId, Sequence};
+use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
 use actors::log_limit::LogLimit;
 
 use super::copies::Copies;

@@ -7,10 +7,11 @@ use std::time::Duration;
 use actors::coupon::CouponKind;
 use actors::coupon::change::ChangeOutcome;
 use actors::coupon::client::Coupons;
+use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
 use actors::coupon::issue::IssueOutcome;
 use actors::coupon::rows::{CouponPage, CouponRows};
 use actors::engine::{Engine, Options, StartError};
-use actors::ids::{CouponId, IssuanceId, RequestKey, Sequence, ShardId, UserId};
+use actors::ids::{RequestKey, ShardId, UserId};
 use actors::store::Store;
 
 pub(crate) use actors::coupon::change::{Change, ChangeRefusal, ChangeRequest};

@@ -1,6 +1,6 @@
 //! Pages of lists, and the cursors between them.
 
-use actors::ids::{CouponId, IssuanceId, Sequence};
+use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
 use actors::time::Timestamp;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -3,8 +3,8 @@ use super::*;
 use std::sync::Arc;
 
 use actors::cluster::membership::life_record::LifeRecord;
+use actors::coupon::ids::CouponId;
 use actors::engine::Options;
-use actors::ids::CouponId;
 use actors::store::sqlite::{self, SqliteStore};
 use secrecy::SecretString;
 use serde_json::{Value, json};

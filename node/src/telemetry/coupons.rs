@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
-use actors::ids::CouponId;
-use actors::metrics::{Metric, coupons};
+use actors::coupon::ids::CouponId;
+use actors::coupon::metrics::single;
+use actors::metrics::Metric;
 use actors::owning::figures::OwnerReading;
 
 /// A coupon with the figures of its owner.
@@ -15,13 +16,13 @@ type Value = fn(&OwnerReading) -> Option<u64>;
 /// Writes the metrics of these coupons.
 pub(super) fn write_all(text: &mut String, figures: &[CouponFigures]) {
     let values: [(&str, Value); 5] = [
-        (coupons::ISSUED, |owner| Some(owner.entries)),
-        (coupons::TOTAL, |owner| owner.entries_max),
-        (coupons::REQUESTS, |owner| Some(owner.requests)),
-        (coupons::QUEUED, |owner| Some(owner.queued as u64)),
-        (coupons::UNSTORED, |owner| Some(owner.unstored)),
+        (single::ISSUED, |owner| Some(owner.entries)),
+        (single::TOTAL, |owner| owner.entries_max),
+        (single::REQUESTS, |owner| Some(owner.requests)),
+        (single::QUEUED, |owner| Some(owner.queued as u64)),
+        (single::UNSTORED, |owner| Some(owner.unstored)),
     ];
-    for metric in coupons::METRICS {
+    for metric in single::METRICS {
         let value = values.iter().find(|(name, _)| *name == metric.name);
         if let Some((_, value)) = value {
             write(text, metric, figures, *value);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use testkit::on_each_server;
 use testkit::poll::eventually;
 
-use actors::ids::CouponId;
+use actors::coupon::ids::CouponId;
 use sqlx::Row;
 use sqlx::mysql::MySqlConnection;
 use testkit::database_proxy::DatabaseMode;

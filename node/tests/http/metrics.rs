@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use actors::metrics::{self as engine, coupons};
+use actors::coupon::metrics::{self as coupon, single};
+use actors::metrics as engine;
 use node::metrics as own;
 use reqwest::Client;
 use serde_json::{Value, json};
@@ -78,6 +79,7 @@ async fn every_metric_exists_from_the_start() {
     let missing: Vec<&str> = own::METRICS
         .iter()
         .chain(engine::METRICS)
+        .chain(coupon::METRICS)
         .map(|metric| metric.name)
         .filter(|name| !names.contains(name) && !LATER.contains(name))
         .collect();
@@ -142,19 +144,19 @@ async fn only_the_busiest_coupons_have_metrics_of_their_own() {
     let series = |name: &str, coupon: u64| format!("{name}{{coupon=\"{coupon}\"}}");
     eventually("everything is stored", async || {
         let text = node.metrics().await;
-        metric_in(&text, &series(coupons::ISSUED, coupons[2])) == 4.0
+        metric_in(&text, &series(single::ISSUED, coupons[2])) == 4.0
     })
     .await;
     let text = node.metrics().await;
     let [first, second, third] = coupons;
     for (name, coupon, expected) in [
-        (coupons::ISSUED, first, Some("3")),
-        (coupons::ISSUED, second, None),
-        (coupons::TOTAL, first, Some("5")),
-        (coupons::TOTAL, third, None),
-        (coupons::REQUESTS, third, Some("4")),
-        (coupons::QUEUED, third, Some("0")),
-        (coupons::UNSTORED, third, Some("0")),
+        (single::ISSUED, first, Some("3")),
+        (single::ISSUED, second, None),
+        (single::TOTAL, first, Some("5")),
+        (single::TOTAL, third, None),
+        (single::REQUESTS, third, Some("4")),
+        (single::QUEUED, third, Some("0")),
+        (single::UNSTORED, third, Some("0")),
     ] {
         let line = format!("{} ", series(name, coupon));
         let value = text.lines().find_map(|found| found.strip_prefix(&line));
@@ -245,7 +247,7 @@ async fn metrics_of_a_node_with_many_coupons_are_short_and_quick() {
     let text = node.metrics().await;
     let lines = text.lines().count();
     assert!(lines < 3_000, "{lines} lines");
-    let issued = format!("\n{}{{", coupons::ISSUED);
+    let issued = format!("\n{}{{", single::ISSUED);
     assert_eq!(text.matches(&issued).count() as u64, IN_USE);
     let mut times = Vec::new();
     for _ in 0..20 {

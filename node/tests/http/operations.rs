@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use actors::coupon::metrics as coupon;
 use actors::metrics as engine;
 use node::metrics as own;
 use serde_json::json;
@@ -39,7 +40,8 @@ async fn metrics_match_their_tables() {
             own::METRICS
                 .iter()
                 .chain(engine::METRICS)
-                .chain(engine::coupons::METRICS)
+                .chain(coupon::METRICS)
+                .chain(coupon::single::METRICS)
                 .any(|metric| metric.name == name),
             "{line}"
         );
@@ -47,6 +49,7 @@ async fn metrics_match_their_tables() {
     for metric in own::METRICS
         .iter()
         .chain(engine::METRICS)
+        .chain(coupon::METRICS)
         .filter(|metric| text.contains(&format!("# TYPE {} ", metric.name)))
     {
         assert!(

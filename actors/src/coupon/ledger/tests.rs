@@ -6,10 +6,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::coupon::change::{Change, ChangeOutcome, ChangeRefusal, ChangeRequest};
 use crate::coupon::entry::CouponEntry;
+use crate::coupon::ids::CouponId;
 use crate::coupon::issue::{IssueOutcome, IssueRequest, Refusal};
 use crate::coupon::offer::{Offer, OfferPatch, Status};
 use crate::coupon::{CouponKind, CouponOutcome};
-use crate::ids::CouponId;
 use crate::owning::kind::{self, Kind};
 
 type Verdict = kind::Verdict<CouponKind>;

@@ -1,9 +1,10 @@
 //! Conversions between rows and values.
 
 use crate::coupon::change_keys::ChangeKeys;
+use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::ledger::CouponHead;
 use crate::coupon::offer::{Coupon, Discount, Issuance, Metadata, Offer, PER_USER_LIMIT_MAX, Status};
-use crate::ids::{CouponId, IssuanceId, RequestKey, Sequence, UserId};
+use crate::ids::{RequestKey, UserId};
 use crate::store::Result;
 use crate::store::columns::{StoredRow, integer, number, optional_number, optional_time, readable, time};
 

@@ -4,8 +4,8 @@
 //! columns on which phases depend, in the order of the list. So a statement examines the coupons of one
 //! status without reading their rows. One call examines a bounded number of coupons, however few it finds.
 
+use crate::coupon::ids::CouponId;
 use crate::coupon::offer::{CouponView, Phase, Status};
-use crate::ids::CouponId;
 use crate::time::Timestamp;
 
 /// Which coupons a list contains.

@@ -10,11 +10,12 @@ use sqlx::SqliteConnection;
 
 use crate::coupon::CouponKind;
 use crate::coupon::entry::CouponRun;
+use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::ledger::CouponHead;
 use crate::coupon::offer::{CouponView, Issuance};
 use crate::coupon::rows::{CouponPage, CouponQuery, CouponRows, Created, NewCoupon, UserCursor};
 use crate::coupon::tail::Tail;
-use crate::ids::{CouponId, IssuanceId, Sequence, UserId};
+use crate::ids::UserId;
 use crate::store::Result;
 use crate::store::batch::{FoundRows, Portion};
 use crate::store::sqlite::{SqliteRows, SqliteStore, checkpoint, framed, read_limited, write_limited};

@@ -5,13 +5,14 @@ use prost::Message;
 use super::messages;
 use super::{INVALID_MAX, TEXT_BYTES_MAX, VERSIONS_MAX};
 use crate::coupon::change::{Change, ChangeDone, ChangeOutcome, ChangeRefusal, ChangeRequest};
+use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::issue::{IssueOutcome, IssueRequest, Refusal};
 use crate::coupon::offer::{
     Coupon, Discount, DiscountKind, DiscountPatch, InvalidField, Issuance, MetadataPatch, Offer, OfferPatch,
     Status,
 };
 use crate::coupon::{CouponAsk, CouponOutcome};
-use crate::ids::{CouponId, ID_MAX, IssuanceId, RequestKey, Sequence, UserId};
+use crate::ids::{ID_MAX, RequestKey, UserId};
 use crate::owning::kind::DecodeError;
 use crate::time::Timestamp;
 

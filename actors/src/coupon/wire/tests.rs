@@ -6,12 +6,13 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::coupon::change::{Change, ChangeDone, ChangeOutcome, ChangeRefusal, ChangeRequest};
+use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::issue::{IssueOutcome, IssueRequest, Refusal};
 use crate::coupon::offer::{
     Coupon, Discount, DiscountKind, DiscountPatch, InvalidField, Issuance, Offer, OfferPatch, Status,
 };
 use crate::coupon::{CouponAsk, CouponKind, CouponOutcome};
-use crate::ids::{CouponId, ID_MAX, IssuanceId, RequestKey, Sequence, UserId};
+use crate::ids::{ID_MAX, RequestKey, UserId};
 use crate::owning::kind::{DecodeError, Kind};
 use crate::time::Timestamp;
 

@@ -161,7 +161,7 @@ struct WireLoadAhead {
 mod tests {
     use super::*;
     use crate::coupon::CouponKind;
-    use crate::ids::CouponId;
+    use crate::coupon::ids::CouponId;
 
     type News = super::News<CouponKind>;
 

@@ -4,11 +4,12 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::coupon::ids::{CouponId, Sequence};
 use crate::coupon::issue::{IssueOutcome, IssueRequest, Refusal};
 use crate::coupon::notice::SoldOutNotice;
 use crate::coupon::offer::{Coupon, Offer, Status};
 use crate::coupon::{CouponKind, CouponOutcome};
-use crate::ids::{CouponId, RequestKey, Sequence, UserId};
+use crate::ids::{RequestKey, UserId};
 use crate::time::Timestamp;
 
 type Knowledge = super::Knowledge<CouponKind>;

@@ -4,12 +4,13 @@
 use super::*;
 use crate::admission::Admission;
 use crate::coupon::change::{Change, ChangeRequest};
+use crate::coupon::ids::CouponId;
 use crate::coupon::issue::IssueRequest;
 use crate::coupon::issued::Issued;
 use crate::coupon::ledger::Ledger;
 use crate::coupon::offer::{Coupon, Offer, Status};
 use crate::coupon::{CouponAsk, CouponKind};
-use crate::ids::{CouponId, RequestKey, UserId};
+use crate::ids::{RequestKey, UserId};
 use crate::time::Timestamp;
 
 type Owner = super::Owner<CouponKind>;

@@ -5,10 +5,11 @@ use std::sync::{Mutex, PoisonError};
 
 use super::*;
 use crate::coupon::change::{Change, ChangeRequest};
+use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::issue::{IssueOutcome, IssueRequest};
 use crate::coupon::offer::Issuance;
 use crate::coupon::{CouponAsk, CouponKind, CouponOutcome};
-use crate::ids::{CouponId, Fence, IssuanceId, NodeId, RequestKey, Sequence, UserId};
+use crate::ids::{Fence, NodeId, RequestKey, UserId};
 use crate::store::{NodeRow, NodeState};
 use crate::time::timestamp;
 

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use actors::coupon::CouponOutcome;
 use actors::coupon::change::ChangeOutcome;
+use actors::coupon::ids::CouponId;
 use actors::coupon::issue::{IssueOutcome, Refusal};
 use actors::coupon::offer::{Coupon, Status};
-use actors::ids::{CouponId, RequestKey, UserId};
+use actors::ids::{RequestKey, UserId};
 use actors::owning::kind::Kind;
 use actors::owning::pair::Either::{First, Second};
 

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use actors::coupon::CouponKind;
 use actors::coupon::entry::CouponRun;
+use actors::coupon::ids::CouponId;
 use actors::coupon::issued::{Issued, LoadedIssuance};
 use actors::coupon::offer::{Coupon, Issuance};
-use actors::ids::{CouponId, Epoch, Fence, Incarnation, NodeId, ShardId};
+use actors::ids::{Epoch, Fence, Incarnation, NodeId, ShardId};
 use actors::owning::kind::{Kind, Run};
 use actors::owning::pair::Either::{First, Second};
 use actors::store::batch::{self, Found, FoundRows};

@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use actors::coupon::change::Change;
+use actors::coupon::ids::CouponId;
 use actors::coupon::offer::{Coupon, Issuance, Offer, Status};
-use actors::ids::{CouponId, Fence, Incarnation, RequestKey, UserId};
+use actors::ids::{Fence, Incarnation, RequestKey, UserId};
 use actors::owning::request::Answer;
 use actors::store::Claim;
 use actors::store::batch::Batch;

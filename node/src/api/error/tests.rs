@@ -1,5 +1,6 @@
 use super::*;
-use actors::ids::{IssuanceId, RequestKey, UserId};
+use actors::coupon::ids::IssuanceId;
+use actors::ids::{RequestKey, UserId};
 use actors::store::StoreError;
 use http::header::CONTENT_TYPE;
 use http_body_util::BodyExt;

@@ -227,10 +227,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::ids::{
-        CouponId, Epoch, ID_MAX, IssuanceId, REQUEST_KEY_BYTES_MAX, RequestKey, Sequence, ShardId,
-        USER_ID_BYTES_MAX, UserId,
-    };
+    use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
+    use crate::ids::{Epoch, ID_MAX, REQUEST_KEY_BYTES_MAX, RequestKey, ShardId, USER_ID_BYTES_MAX, UserId};
     use crate::store::batch::BATCH_ROWS_MAX;
     use crate::store::mysql::STATEMENT_BYTES_MAX;
     use crate::time::Timestamp;

@@ -4,6 +4,7 @@ use sqlx::mysql::{MySqlArguments, MySqlRow};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, MySql, MySqlConnection};
 
+use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::offer::{Coupon, CouponView, Issuance};
 use crate::coupon::rows::columns::{
     self as rows, coupon_columns, coupon_range, discount_columns, issuance_columns, limit_columns,
@@ -11,7 +12,7 @@ use crate::coupon::rows::columns::{
 };
 use crate::coupon::rows::search::{SearchDialect, Statement, Value};
 use crate::coupon::rows::{CouponPage, CouponQuery, Created, NewCoupon, UserCursor};
-use crate::ids::{CouponId, IssuanceId, Sequence, UserId};
+use crate::ids::UserId;
 use crate::store::Result;
 use crate::store::columns::{StoredRow, integer, number, readable};
 use crate::store::mysql::error::{DUPLICATE_ENTRY, number as error_number, on_read, on_write};

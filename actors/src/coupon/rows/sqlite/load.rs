@@ -3,11 +3,11 @@
 
 use sqlx::{Row, SqliteConnection};
 
+use crate::coupon::ids::{CouponId, Sequence};
 use crate::coupon::issued::LoadedIssuance;
 use crate::coupon::ledger::CouponHead;
 use crate::coupon::rows::columns::{self as rows, coupon_columns, head_columns};
 use crate::coupon::tail::Tail;
-use crate::ids::{CouponId, Sequence};
 use crate::store::columns::{integer, readable};
 use crate::store::sqlite::error::on_read;
 use crate::store::{Result, StoreError};

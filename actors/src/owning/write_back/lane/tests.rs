@@ -9,8 +9,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::coupon::CouponKind;
 use crate::coupon::entry::CouponRun;
+use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::offer::Issuance;
-use crate::ids::{CouponId, Epoch, Fence, Incarnation, IssuanceId, RequestKey, Sequence, UserId};
+use crate::ids::{Epoch, Fence, Incarnation, RequestKey, UserId};
 use crate::time::Timestamp;
 
 type Batch = super::Batch<CouponKind>;

@@ -1,8 +1,8 @@
 //! The metrics of single coupons. They do not go through the recorder, because it cannot remove a series, and
 //! a coupon whose owner was passivated must have none.
 
-use super::MetricKind;
 use crate::metric_table;
+use crate::metrics::MetricKind;
 
 metric_table! {
     ISSUED = "coupon_issued_quantity", MetricKind::Gauge, Count,
