@@ -44,7 +44,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let listener = Listener::serve(
         TcpListener::bind(arguments.listen).await?,
         routes,
-        Options::default(),
+        Options {
+            is_hot: |_, _| true,
+            ..Options::default()
+        },
     )?;
     println!("http://{}", listener.address());
     tokio::signal::ctrl_c().await?;

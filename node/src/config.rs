@@ -267,7 +267,7 @@ impl Config {
         }
     }
 
-    /// Returns the options of the HTTP listener.
+    /// Returns the options of the HTTP listener. The configuration does not say which requests are hot.
     pub(crate) fn listener(&self) -> listener::Options {
         let http = &self.http;
         let files = http.tls.certificate_file.clone().zip(http.tls.key_file.clone());
@@ -289,6 +289,7 @@ impl Config {
             access: self.log.access,
             cors_origins: http.cors_origins.clone(),
             tls,
+            is_hot: |_, _| false,
         }
     }
 

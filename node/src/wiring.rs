@@ -19,7 +19,7 @@ use actors::ids::{InvalidId, NodeId};
 use secrecy::SecretString;
 use tokio::task::JoinSet;
 
-use crate::api::{register_metrics, routes};
+use crate::api::{is_hot, register_metrics, routes};
 use crate::config::{Cluster, Config, HostPort, InvalidConfig, StoreUrl};
 use crate::data_file;
 use crate::http::listener::{self, Listener};
@@ -160,7 +160,11 @@ impl RunningNode {
         let keys = KeyRing::new(&admin_token, config.auth.keys_file.as_deref())?;
         let authenticator = Authenticator::new(keys, users);
         let service = Arc::new(Service::new(node.clone(), authenticator, config));
-        let listener = Listener::serve(socket, routes(Arc::clone(&service)), config.listener())?;
+        let options = listener::Options {
+            is_hot,
+            ..config.listener()
+        };
+        let listener = Listener::serve(socket, routes(Arc::clone(&service)), options)?;
         let address = listener.address();
         tracing::info!(%address, %node, commit = telemetry::COMMIT, "listening for HTTP");
         // The socket for links is bound before this node has a row with its addresses.

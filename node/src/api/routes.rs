@@ -245,15 +245,24 @@ pub(super) fn is_route(path: &str) -> bool {
     find(path).is_some()
 }
 
+/// The most frequent operation: issuing.
+static HOT: (&Route, Verb) = (&ROUTES[0], Verb::Post);
+
+/// True if a request with this method and path is for the most frequent operation.
+pub(crate) fn is_hot(method: &Method, path: &str) -> bool {
+    let (route, verb) = HOT;
+    verb.accepts(method) && template::matches(route.template(), path).is_some()
+}
+
 /// Creates the metrics of all routes. Only the hot route, which is the first, has histograms of failures from
 /// the start, because a histogram has many series.
 pub(crate) fn register_metrics() {
-    for (index, route) in ROUTES.iter().enumerate() {
+    for route in &ROUTES {
         for operation in route.operations {
             let codes = operation.problems.iter().copied().flatten();
             let mut statuses: Vec<u16> = codes.map(|code| openapi::status(code)).collect();
             statuses.push(operation.success.status);
-            let is_hot = index == 0 && operation.method == Verb::Post;
+            let is_hot = std::ptr::eq(route, HOT.0) && operation.method == HOT.1;
             let classes: &[usize] = match (is_hot, route.template().starts_with("/v1/")) {
                 (true, _) => &[2, 4, 5],
                 (false, true) => &[2],
@@ -299,6 +308,8 @@ pub(crate) fn routes(
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::{Path, PathBuf};
 
     #[test]
     fn every_route_is_reached_by_its_own_path() {
@@ -331,5 +342,57 @@ mod tests {
     #[test]
     fn the_hot_route_is_first() {
         assert_eq!(ROUTES[0].template(), "/v1/coupons/{id}/issuances");
+        assert!(is_hot(&Method::POST, "/v1/coupons/7/issuances"));
+        assert!(!is_hot(&Method::GET, "/v1/coupons/7/issuances"));
+        assert!(!is_hot(&Method::POST, "/v1/coupons/7/pause") && !is_hot(&Method::POST, "/issuances"));
+    }
+
+    /// Files of the HTTP room, with their code apart from comments and unit tests.
+    fn http_room() -> Vec<(PathBuf, String)> {
+        let room = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http");
+        let mut folders = vec![room.clone()];
+        let mut files = vec![room.with_extension("rs")];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    files.push(path);
+                }
+            }
+        }
+        let code = |path: PathBuf| {
+            let text = fs::read_to_string(&path).unwrap();
+            let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+            let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+            (path, lines.collect::<Vec<_>>().join("\n"))
+        };
+        files.into_iter().map(code).collect()
+    }
+
+    #[test]
+    fn the_http_room_knows_no_route() {
+        let segments: BTreeSet<&str> = ROUTES
+            .iter()
+            .flat_map(|route| route.template().split('/'))
+            .filter(|segment| !segment.is_empty() && !segment.contains(['{', '.']))
+            .collect();
+        assert!(segments.contains("issuances"), "{segments:?}");
+        let files = http_room();
+        assert!(files.len() > 20, "{} files", files.len());
+        for (path, code) in files {
+            let is_of_a_path = |(at, segment): (usize, &str)| {
+                let (before, after) = (&code[..at], &code[at + segment.len()..]);
+                before.ends_with(['/', '"'])
+                    && !after.starts_with(|next: char| next.is_alphanumeric() || next == '_')
+            };
+            let text = |segment: &&&str| code.match_indices(**segment).any(is_of_a_path);
+            let known: Vec<&&str> = segments.iter().filter(text).collect();
+            assert!(known.is_empty(), "{} knows {known:?}", path.display());
+            for room in ["crate::api", "crate::service"] {
+                assert!(!code.contains(room), "{} imports {room}", path.display());
+            }
+        }
     }
 }

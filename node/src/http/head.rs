@@ -26,8 +26,8 @@ pub(crate) struct Head {
     pub(crate) client: IpAddr,
     /// The limit for reading the body; `None` is no limit.
     pub(crate) body_deadline: Option<Arc<BodyDeadline>>,
-    /// True if this looks like an issue request, which is the most frequent request.
-    pub(crate) is_issue: bool,
+    /// True if this is a request of the most frequent kind.
+    pub(crate) is_hot: bool,
     route: OnceLock<&'static RouteMetrics>,
     body_left_unread: AtomicBool,
 }
@@ -42,7 +42,7 @@ impl Head {
             peer,
             client: peer,
             body_deadline: None,
-            is_issue: false,
+            is_hot: false,
             route: OnceLock::new(),
             body_left_unread: AtomicBool::new(false),
         }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::critical::critical;
+use http::Method;
 use hyper::server::conn::http1;
 use ipnet::IpNet;
 use socket2::SockRef;
@@ -52,6 +53,10 @@ const SYSTEM_UNSENT_BYTES_MAX: u32 = 64 * 1024;
 /// Other clients are served even if one client opens as many connections as it can.
 const CLIENT_PARTS: usize = 2;
 
+/// Returns true if a request with this method and path is of the most frequent kind. Nothing is logged about
+/// such a request before its response, unless debug logging is on.
+pub type IsHot = fn(&Method, &str) -> bool;
+
 /// Options of a listener.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -77,6 +82,8 @@ pub struct Options {
     pub cors_origins: Vec<Origin>,
     /// TLS, if it is configured.
     pub tls: Option<tls::Options>,
+    /// Which requests are of the most frequent kind.
+    pub is_hot: IsHot,
 }
 
 impl Default for Options {
@@ -179,6 +186,7 @@ impl Listener {
             responses: request::ResponseOptions {
                 access: options.access,
                 cors: Cors::new(&options.cors_origins).map(Arc::new),
+                is_hot: options.is_hot,
             },
             tls: options.tls.map(tls::Tls::start).transpose()?,
         };

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use http::header::X_CONTENT_TYPE_OPTIONS;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use hyper::body::{Body, Incoming};
 use tracing::field::Empty;
 use tracing::{Instrument, Level, Span};
@@ -20,7 +20,7 @@ use super::client_address::client_address;
 use super::connection::Served;
 use super::cors::Cors;
 use super::head::Head;
-use super::listener::Shared;
+use super::listener::{IsHot, Shared};
 use super::problem::Problem;
 use super::response_body::SharedBody;
 use super::trace::{TRACERESPONSE, Trace};
@@ -44,6 +44,8 @@ pub(super) struct ResponseOptions {
     pub(super) access: AccessLog,
     /// Origins whose pages may read responses.
     pub(super) cors: Option<Arc<Cors>>,
+    /// Tells by method and path which requests are hot.
+    pub(super) is_hot: IsHot,
 }
 
 /// Splits the head off, and adds it to the request as an extension for the handler.
@@ -54,10 +56,10 @@ pub(super) fn split(
 ) -> (Arc<Head>, Request<Incoming>) {
     let query = request.uri().query().unwrap_or_default().to_owned();
     let headers = std::mem::take(request.headers_mut());
-    let is_issue = request.method() == Method::POST && request.uri().path().ends_with("/issuances");
+    let is_hot = (shared.responses.is_hot)(request.method(), request.uri().path());
     let mut head = Head::new(request.method().clone(), query, headers, peer);
     head.client = client_address(peer, &head.headers, &shared.trusted_proxies);
-    head.is_issue = is_issue;
+    head.is_hot = is_hot;
     head.body_deadline = Some(Arc::clone(&shared.body_deadline));
     let head = Arc::new(head);
     request.extensions_mut().insert(Arc::clone(&head));
@@ -76,9 +78,8 @@ pub(super) async fn respond(
     let id = id(&head.headers);
     let trace = Trace::of(&head.headers);
     // A span costs as much as all other work for a sold-out coupon. Without debug logging, nothing is logged
-    // about an issue request before its response. So the span of an issue request is created only when there
-    // is something to log.
-    let early = if head.is_issue && !tracing::enabled!(Level::DEBUG) {
+    // about a hot request before its response. So its span is created only when there is something to log.
+    let early = if head.is_hot && !tracing::enabled!(Level::DEBUG) {
         Span::none()
     } else {
         span(head, &id, trace)
