@@ -177,7 +177,7 @@ mod lane {
                 lane.handle(
                     Event::Submitted(Submission {
                         portion: portion.clone(),
-                        home: (),
+                        mailbox: (),
                     }),
                     &mut effects,
                 );

@@ -65,7 +65,7 @@ struct Held<K: Kind> {
 
 /// The portion that was handed to a lane and has not come back.
 #[derive(Debug)]
-struct Out<K: Kind> {
+struct PortionInFlight<K: Kind> {
     run: K::Run,
     /// When the oldest entry of the run was decided.
     decided_at: Moment,
@@ -91,7 +91,7 @@ pub struct Owner<K: Kind> {
     decided: Position,
     /// The entries that no portion has yet, and when each was decided.
     undelivered: VecDeque<(Moment, K::Entry)>,
-    out: Option<Out<K>>,
+    in_flight: Option<PortionInFlight<K>>,
     /// True while undelivered entries wait for further entries. They wait until [`OwnerCommand::Submit`], or
     /// until the portion cannot or need not grow.
     gathering: bool,
@@ -119,7 +119,7 @@ impl<K: Kind> Owner<K> {
             gate: Gate::default(),
             decided: Position::default(),
             undelivered: VecDeque::new(),
-            out: None,
+            in_flight: None,
             gathering: false,
             gather_below,
             delayed: false,
@@ -159,7 +159,10 @@ impl<K: Kind> Owner<K> {
     /// Returns when the oldest entry that is not stored was decided; `None` if all entries are stored.
     pub fn unstored_since(&self) -> Option<Moment> {
         let undelivered = self.undelivered.front().map(|(decided_at, _)| *decided_at);
-        self.out.as_ref().map(|out| out.decided_at).or(undelivered)
+        self.in_flight
+            .as_ref()
+            .map(|portion| portion.decided_at)
+            .or(undelivered)
     }
 
     /// Returns how many requests reached the owner.
@@ -203,7 +206,7 @@ impl<K: Kind> Owner<K> {
                 self.gathering = false;
                 self.submit(effects);
             }
-            OwnerCommand::Delayed => self.delayed = self.out.is_some(),
+            OwnerCommand::Delayed => self.delayed = self.in_flight.is_some(),
             OwnerCommand::Refence(epoch) => self.refence(epoch, effects),
             OwnerCommand::Announce => self.post(effects),
             OwnerCommand::Sweep => self.gate.retain(|held| held.reply.is_waited_for()),
@@ -266,7 +269,7 @@ impl<K: Kind> Owner<K> {
     /// lease. The fence decides whether they may still be stored.
     fn submit(&mut self, effects: &mut Vec<Effect<K>>) {
         self.gathering = self.gathering && self.may_grow();
-        if self.out.is_some() || self.gathering || self.stage == OwnerStage::Stopped {
+        if self.in_flight.is_some() || self.gathering || self.stage == OwnerStage::Stopped {
             return;
         }
         let Some(&(decided_at, _)) = self.undelivered.front() else {
@@ -275,7 +278,7 @@ impl<K: Kind> Owner<K> {
         let length = K::run_length(self.undelivered.iter().map(|(_, entry)| entry), BATCH_ROWS_MAX);
         let run = K::run(self.undelivered.drain(..length).map(|(_, entry)| entry));
         effects.push(Effect::Submit(self.portion(run.clone())));
-        self.out = Some(Out {
+        self.in_flight = Some(PortionInFlight {
             run,
             decided_at,
             fenced: false,
@@ -303,17 +306,19 @@ impl<K: Kind> Owner<K> {
         if self.stage == OwnerStage::Stopped {
             return;
         }
-        let Some(out) = self.out.as_mut() else { return };
+        let Some(portion) = self.in_flight.as_mut() else {
+            return;
+        };
         match settlement.fate {
             Fate::Stored if lease_holds => {
-                let rows = out.run.rows();
+                let rows = portion.run.rows();
                 self.stored(rows, effects);
             }
             Fate::Fenced if settlement.fence != self.fence => self.submit_again(effects),
             // A draining shard does not raise its epoch.
             Fate::Fenced if self.stage == OwnerStage::Draining => self.stop(effects),
             Fate::Fenced => {
-                out.fenced = true;
+                portion.fenced = true;
                 effects.push(Effect::ReportFenced(self.fence.epoch));
             }
             Fate::Stored | Fate::Contradicted | Fate::Unknown => self.stop(effects),
@@ -321,7 +326,7 @@ impl<K: Kind> Owner<K> {
     }
 
     fn stored(&mut self, rows: usize, effects: &mut Vec<Effect<K>>) {
-        self.out = None;
+        self.in_flight = None;
         self.delayed = false;
         // A single caller does not wait for others.
         self.gathering = rows + self.undelivered.len() > 1 && self.may_grow();
@@ -338,9 +343,11 @@ impl<K: Kind> Owner<K> {
 
     /// Sends the fenced portion again, under the present fence.
     fn submit_again(&mut self, effects: &mut Vec<Effect<K>>) {
-        let Some(out) = self.out.as_mut() else { return };
-        out.fenced = false;
-        let run = out.run.clone();
+        let Some(portion) = self.in_flight.as_mut() else {
+            return;
+        };
+        portion.fenced = false;
+        let run = portion.run.clone();
         effects.push(Effect::Submit(self.portion(run)));
     }
 
@@ -349,7 +356,7 @@ impl<K: Kind> Owner<K> {
             return;
         }
         self.fence.epoch = epoch;
-        if self.out.as_ref().is_some_and(|out| out.fenced) {
+        if self.in_flight.as_ref().is_some_and(|portion| portion.fenced) {
             self.submit_again(effects);
         }
     }
@@ -371,7 +378,8 @@ impl<K: Kind> Owner<K> {
         if self.posted.as_ref().is_some_and(|notice| notice.take_used()) {
             self.last_asked = now;
         }
-        let nothing_to_do = self.out.is_none() && self.undelivered.is_empty() && self.gate.waiting() == 0;
+        let nothing_to_do =
+            self.in_flight.is_none() && self.undelivered.is_empty() && self.gate.waiting() == 0;
         let idle = now.since(self.last_asked) >= self.idle;
         if self.stage == OwnerStage::Serving && nothing_to_do && idle {
             effects.push(Effect::CloseIfEmpty);
@@ -385,7 +393,7 @@ impl<K: Kind> Owner<K> {
         self.stage = OwnerStage::Draining;
         // A draining shard does not raise its epoch, so a portion that waits for the next epoch would wait
         // for ever.
-        if self.out.as_ref().is_some_and(|out| out.fenced) {
+        if self.in_flight.as_ref().is_some_and(|portion| portion.fenced) {
             self.stop(effects);
         }
         self.stop_if_drained(effects);

@@ -35,10 +35,10 @@ const CALL_LIMIT: Duration = Duration::from_secs(5);
 const SLOW_COMMIT: Duration = Duration::from_millis(250);
 
 /// The mailbox of the owner of a portion.
-type Home<K> = ActorRef<OwnerMail<K>>;
+type Mailbox<K> = ActorRef<OwnerMail<K>>;
 
 /// The sending end of a lane's queue.
-type Sender<K> = mpsc::Sender<Submission<K, Home<K>>>;
+type Sender<K> = mpsc::Sender<Submission<K, Mailbox<K>>>;
 
 /// The lanes of a node; cheap to clone.
 #[derive(Debug)]
@@ -83,11 +83,11 @@ impl<K: Kind> Lanes<K> {
         }
     }
 
-    /// Submits a portion. Its fate goes to `home` as [`OwnerCommand::Settle`]. Returns false if the lane is
+    /// Submits a portion. Its fate goes to `mailbox` as [`OwnerCommand::Settle`]. Returns false if the lane is
     /// gone or its queue is full.
-    pub fn submit(&self, portion: Portion<K>, home: ActorRef<OwnerMail<K>>) -> bool {
+    pub fn submit(&self, portion: Portion<K>, mailbox: ActorRef<OwnerMail<K>>) -> bool {
         let lane = usize::from(portion.shard.get()) % self.lanes.len();
-        self.lanes[lane].try_send(Submission { portion, home }).is_ok()
+        self.lanes[lane].try_send(Submission { portion, mailbox }).is_ok()
     }
 
     /// Returns true if the store does not accept the batch of at least one lane.
@@ -116,11 +116,11 @@ impl<K: Kind> Lanes<K> {
 /// A call to the store that is under way. If it is dropped, the store may still carry it out.
 struct Call<K: Kind> {
     begun: Instant,
-    returns: BoxFuture<'static, Event<K, Home<K>>>,
+    returns: BoxFuture<'static, Event<K, Mailbox<K>>>,
 }
 
 struct Shell<K: Kind> {
-    lane: Lane<K, Home<K>>,
+    lane: Lane<K, Mailbox<K>>,
     store: Arc<dyn Store<K>>,
     lease: Lease,
     delayed: Arc<AtomicUsize>,
@@ -133,7 +133,7 @@ struct Shell<K: Kind> {
 }
 
 impl<K: Kind> Shell<K> {
-    async fn run(mut self, mut submissions: mpsc::Receiver<Submission<K, Home<K>>>) {
+    async fn run(mut self, mut submissions: mpsc::Receiver<Submission<K, Mailbox<K>>>) {
         let mut effects = Vec::new();
         loop {
             let event = tokio::select! {
@@ -170,16 +170,16 @@ impl<K: Kind> Shell<K> {
         pause: &mut Option<std::pin::Pin<Box<Sleep>>>,
         store: &Arc<dyn Store<K>>,
         metrics: &Handles,
-        effect: Effect<K, Home<K>>,
+        effect: Effect<K, Mailbox<K>>,
     ) {
         match effect {
             Effect::Write(batch) => *call = Some(write(Arc::clone(store), batch)),
             Effect::ReadBack(batch) => *call = Some(read_back(Arc::clone(store), batch)),
             Effect::Pause(duration) => *pause = Some(Box::pin(tokio::time::sleep(duration))),
-            Effect::Settle(Submission { portion, home }, fate) => {
+            Effect::Settle(Submission { portion, mailbox }, fate) => {
                 show_fate(&portion, fate, metrics);
                 // An owner that is gone has answered all its callers already.
-                let _ = home.cast(
+                let _ = mailbox.cast(
                     OwnerCommand::Settle(Settlement {
                         fence: portion.fence,
                         fate,
@@ -188,7 +188,7 @@ impl<K: Kind> Shell<K> {
                 );
             }
             Effect::Delay(submission) => {
-                let _ = submission.home.cast(OwnerCommand::Delayed.into());
+                let _ = submission.mailbox.cast(OwnerCommand::Delayed.into());
             }
             Effect::EndProcess(why) => crate::store::end_process(&why),
         }
@@ -244,7 +244,7 @@ async fn limited<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
 
 /// Waits until the call under way ends, and returns its event. If there is no call, this waits for ever.
 /// Cancel safe: the call is kept.
-async fn call_returns<K: Kind>(call: &mut Option<Call<K>>, metrics: &Handles) -> Event<K, Home<K>> {
+async fn call_returns<K: Kind>(call: &mut Option<Call<K>>, metrics: &Handles) -> Event<K, Mailbox<K>> {
     let Some(under_way) = call else {
         return std::future::pending().await;
     };

@@ -29,20 +29,20 @@ const RETRY_FIRST: Duration = Duration::from_millis(10);
 /// Longest pause. It is also about the longest time until a lane notices that the store is available again.
 const RETRY_LONGEST: Duration = Duration::from_millis(500);
 
-/// A portion, and where its fate goes (`H`).
+/// A portion, and the mailbox that its fate goes to (`M`).
 #[derive(Debug, Clone)]
-pub struct Submission<K: Kind, H> {
+pub struct Submission<K: Kind, M> {
     /// The portion.
     pub portion: Portion<K>,
-    /// Where the fate goes: the mailbox of the owner.
-    pub home: H,
+    /// The mailbox of the owner, which the fate goes to.
+    pub mailbox: M,
 }
 
 /// What happens to a lane.
 #[derive(Debug)]
-pub enum Event<K: Kind, H> {
+pub enum Event<K: Kind, M> {
     /// An owner submitted a portion.
-    Submitted(Submission<K, H>),
+    Submitted(Submission<K, M>),
     /// The write ended.
     Written(Result<u64, StoreError>),
     /// The reads ended.
@@ -54,9 +54,9 @@ pub enum Event<K: Kind, H> {
     },
 }
 
-/// Effects that the lane's task carries out.
+/// Effects that the lane's task carries batch.
 #[derive(Debug)]
-pub enum Effect<K: Kind, H> {
+pub enum Effect<K: Kind, M> {
     /// Send this batch.
     Write(Batch<K>),
     /// Read back what is stored of this batch.
@@ -64,9 +64,9 @@ pub enum Effect<K: Kind, H> {
     /// Send [`Event::RetryDue`] after this pause.
     Pause(Duration),
     /// Tell the owner the fate of its portion.
-    Settle(Submission<K, H>, Fate),
+    Settle(Submission<K, M>, Fate),
     /// Tell the owner that the store does not accept its portion at present.
-    Delay(Submission<K, H>),
+    Delay(Submission<K, M>),
     /// End the process, because the disk lost writes that it had accepted.
     EndProcess(String),
 }
@@ -78,9 +78,10 @@ enum Next {
     ReadBack,
 }
 
+/// The batch that was sent, or that is sent again after a pause.
 #[derive(Debug)]
-struct Out<K: Kind, H> {
-    submissions: Vec<Submission<K, H>>,
+struct BatchInFlight<K: Kind, M> {
+    submissions: Vec<Submission<K, M>>,
     /// The call that is under way, or that follows the pause.
     next: Next,
     /// True if the last write clashed. Then absent rows do not yet mean that a guard refused.
@@ -93,32 +94,32 @@ struct Out<K: Kind, H> {
 
 /// The state machine; see the module.
 #[derive(Debug)]
-pub struct Lane<K: Kind, H> {
+pub struct Lane<K: Kind, M> {
     /// Submissions in order of arrival. Their number is bounded, because each owner has at most one portion
     /// in flight.
-    queue: VecDeque<Submission<K, H>>,
+    queue: VecDeque<Submission<K, M>>,
     /// Portions of a batch that clashed or could not be read. Each portion is written alone, before the
     /// queue.
-    alone: VecDeque<Submission<K, H>>,
-    out: Option<Out<K, H>>,
+    alone: VecDeque<Submission<K, M>>,
+    in_flight: Option<BatchInFlight<K, M>>,
 }
 
-impl<K: Kind, H> Default for Lane<K, H> {
+impl<K: Kind, M> Default for Lane<K, M> {
     fn default() -> Self {
         Self {
             queue: VecDeque::new(),
             alone: VecDeque::new(),
-            out: None,
+            in_flight: None,
         }
     }
 }
 
-impl<K: Kind, H: Clone> Lane<K, H> {
+impl<K: Kind, M: Clone> Lane<K, M> {
     /// Handles an event.
-    pub fn handle(&mut self, event: Event<K, H>, effects: &mut Vec<Effect<K, H>>) {
+    pub fn handle(&mut self, event: Event<K, M>, effects: &mut Vec<Effect<K, M>>) {
         match event {
             Event::Submitted(submission) => {
-                if self.out.as_ref().is_some_and(|out| out.delayed) {
+                if self.in_flight.as_ref().is_some_and(|batch| batch.delayed) {
                     effects.push(Effect::Delay(submission.clone()));
                 }
                 self.queue.push_back(submission);
@@ -126,9 +127,9 @@ impl<K: Kind, H: Clone> Lane<K, H> {
             Event::Written(result) => self.written(result, effects),
             Event::ReadBack(Ok(found))
                 if self
-                    .out
+                    .in_flight
                     .as_ref()
-                    .is_some_and(|out| out.submissions.len() == found.len()) =>
+                    .is_some_and(|batch| batch.submissions.len() == found.len()) =>
             {
                 self.read_back(&found, effects);
             }
@@ -138,7 +139,7 @@ impl<K: Kind, H: Clone> Lane<K, H> {
             Event::RetryDue { lease_holds: true } => self.resume(effects),
             Event::RetryDue { lease_holds: false } => self.give_up(effects),
         }
-        if self.out.is_none() {
+        if self.in_flight.is_none() {
             self.start_next(effects);
         }
     }
@@ -146,21 +147,23 @@ impl<K: Kind, H: Clone> Lane<K, H> {
     /// Returns the incarnations that decided the portions in flight. A portion of an ended incarnation is not
     /// sent again under the lease of the next incarnation.
     pub fn incarnations(&self) -> impl Iterator<Item = Incarnation> {
-        let out = self.out.iter().flat_map(|out| &out.submissions);
-        out.map(|submission| submission.portion.fence.owner)
+        let in_flight = self.in_flight.iter().flat_map(|batch| &batch.submissions);
+        in_flight.map(|submission| submission.portion.fence.owner)
     }
 
     /// Returns true if the store does not accept what this lane sends.
     pub fn is_delayed(&self) -> bool {
-        self.out.as_ref().is_some_and(|out| out.delayed)
+        self.in_flight.as_ref().is_some_and(|batch| batch.delayed)
     }
 
-    fn written(&mut self, result: Result<u64, StoreError>, effects: &mut Vec<Effect<K, H>>) {
-        let Some(out) = self.out.as_mut() else { return };
+    fn written(&mut self, result: Result<u64, StoreError>, effects: &mut Vec<Effect<K, M>>) {
+        let Some(batch) = self.in_flight.as_mut() else {
+            return;
+        };
         match result {
-            Ok(rows) if rows == rows_of(&out.submissions) => {
-                let stored = std::mem::take(&mut out.submissions);
-                self.out = None;
+            Ok(rows) if rows == rows_of(&batch.submissions) => {
+                let stored = std::mem::take(&mut batch.submissions);
+                self.in_flight = None;
                 effects.extend(
                     stored
                         .into_iter()
@@ -168,12 +171,12 @@ impl<K: Kind, H: Clone> Lane<K, H> {
                 );
             }
             Ok(_fewer) => {
-                out.clashed = false;
+                batch.clashed = false;
                 self.begin_read_back(effects);
             }
             // Unreadable rows stay unreadable. To send the batch again would only delay the lane.
             Err(StoreError::Clash(_) | StoreError::Unreadable(_)) => {
-                out.clashed = true;
+                batch.clashed = true;
                 self.begin_read_back(effects);
             }
             Err(StoreError::Fatal(why)) => effects.push(Effect::EndProcess(why)),
@@ -181,23 +184,25 @@ impl<K: Kind, H: Clone> Lane<K, H> {
         }
     }
 
-    fn begin_read_back(&mut self, effects: &mut Vec<Effect<K, H>>) {
-        if let Some(out) = self.out.as_mut() {
-            out.next = Next::ReadBack;
-            effects.push(Effect::ReadBack(batch_of(&out.submissions)));
+    fn begin_read_back(&mut self, effects: &mut Vec<Effect<K, M>>) {
+        if let Some(batch) = self.in_flight.as_mut() {
+            batch.next = Next::ReadBack;
+            effects.push(Effect::ReadBack(batch_of(&batch.submissions)));
         }
     }
 
-    fn read_back(&mut self, found: &[Found], effects: &mut Vec<Effect<K, H>>) {
-        let Some(out) = self.out.take() else { return };
-        for (submission, found) in out.submissions.into_iter().zip(found) {
+    fn read_back(&mut self, found: &[Found], effects: &mut Vec<Effect<K, M>>) {
+        let Some(batch) = self.in_flight.take() else {
+            return;
+        };
+        for (submission, found) in batch.submissions.into_iter().zip(found) {
             let fate = match (found.rows, found.fence_holds) {
                 (FoundRows::Stored, _) => Fate::Stored,
                 // If rows are there, a later owner wrote them.
                 (FoundRows::Absent | FoundRows::Different, false) => Fate::Fenced,
                 (FoundRows::Different, true) => Fate::Contradicted,
                 // Another portion of the batch clashed. This one is written alone.
-                (FoundRows::Absent, true) if out.clashed && !out.alone => {
+                (FoundRows::Absent, true) if batch.clashed && !batch.alone => {
                     self.alone.push_back(submission);
                     continue;
                 }
@@ -212,34 +217,39 @@ impl<K: Kind, H: Clone> Lane<K, H> {
     /// Handles rows that cannot be read back. A retry would not help, so each portion is written alone. A
     /// portion that was already alone is contradicted. Loading its owner again, under a raised epoch, shows
     /// whether it is stored.
-    fn isolate_portions(&mut self, effects: &mut Vec<Effect<K, H>>) {
-        let Some(out) = self.out.take() else { return };
-        if out.alone {
+    fn isolate_portions(&mut self, effects: &mut Vec<Effect<K, M>>) {
+        let Some(batch) = self.in_flight.take() else {
+            return;
+        };
+        if batch.alone {
             effects.extend(
-                out.submissions
+                batch
+                    .submissions
                     .into_iter()
                     .map(|submission| Effect::Settle(submission, Fate::Contradicted)),
             );
         } else {
-            self.alone.extend(out.submissions);
+            self.alone.extend(batch.submissions);
         }
     }
 
-    fn pause(&mut self, next: Next, effects: &mut Vec<Effect<K, H>>) {
-        let Some(out) = self.out.as_mut() else { return };
-        out.next = next;
-        if !out.delayed {
-            out.delayed = true;
-            let kept_waiting = out.submissions.iter().chain(&self.alone).chain(&self.queue);
+    fn pause(&mut self, next: Next, effects: &mut Vec<Effect<K, M>>) {
+        let Some(batch) = self.in_flight.as_mut() else {
+            return;
+        };
+        batch.next = next;
+        if !batch.delayed {
+            batch.delayed = true;
+            let kept_waiting = batch.submissions.iter().chain(&self.alone).chain(&self.queue);
             effects.extend(kept_waiting.map(|submission| Effect::Delay(submission.clone())));
         }
-        effects.push(Effect::Pause(out.backoff.next().unwrap_or(RETRY_LONGEST)));
+        effects.push(Effect::Pause(batch.backoff.next().unwrap_or(RETRY_LONGEST)));
     }
 
-    fn resume(&mut self, effects: &mut Vec<Effect<K, H>>) {
-        if let Some(out) = &self.out {
-            let batch = batch_of(&out.submissions);
-            effects.push(match out.next {
+    fn resume(&mut self, effects: &mut Vec<Effect<K, M>>) {
+        if let Some(in_flight) = &self.in_flight {
+            let batch = batch_of(&in_flight.submissions);
+            effects.push(match in_flight.next {
                 Next::Write => Effect::Write(batch),
                 Next::ReadBack => Effect::ReadBack(batch),
             });
@@ -248,16 +258,20 @@ impl<K: Kind, H: Clone> Lane<K, H> {
 
     /// Gives up, because the lease is over. The portions in flight may be stored or not. A load under a
     /// raised epoch shows which.
-    fn give_up(&mut self, effects: &mut Vec<Effect<K, H>>) {
-        let out = self.out.take().map(|out| out.submissions).unwrap_or_default();
-        let all = out
+    fn give_up(&mut self, effects: &mut Vec<Effect<K, M>>) {
+        let in_flight = self
+            .in_flight
+            .take()
+            .map(|batch| batch.submissions)
+            .unwrap_or_default();
+        let all = in_flight
             .into_iter()
             .chain(self.alone.drain(..))
             .chain(self.queue.drain(..));
         effects.extend(all.map(|submission| Effect::Settle(submission, Fate::Unknown)));
     }
 
-    fn start_next(&mut self, effects: &mut Vec<Effect<K, H>>) {
+    fn start_next(&mut self, effects: &mut Vec<Effect<K, M>>) {
         let (submissions, alone) = match self.alone.pop_front() {
             Some(submission) => (vec![submission], true),
             None => (self.join(), false),
@@ -267,7 +281,7 @@ impl<K: Kind, H: Clone> Lane<K, H> {
         }
         effects.push(Effect::Write(batch_of(&submissions)));
         let backoff = backoff(RETRY_FIRST, RETRY_LONGEST);
-        self.out = Some(Out {
+        self.in_flight = Some(BatchInFlight {
             submissions,
             next: Next::Write,
             clashed: false,
@@ -278,8 +292,8 @@ impl<K: Kind, H: Clone> Lane<K, H> {
     }
 
     /// Takes the submissions at the front of the queue that fit into one statement.
-    fn join(&mut self) -> Vec<Submission<K, H>> {
-        let mut joined: Vec<Submission<K, H>> = Vec::new();
+    fn join(&mut self) -> Vec<Submission<K, M>> {
+        let mut joined: Vec<Submission<K, M>> = Vec::new();
         let mut rows = 0;
         while let Some(next) = self.queue.front() {
             let run = &next.portion.run;
@@ -301,14 +315,14 @@ impl<K: Kind, H: Clone> Lane<K, H> {
 }
 
 /// Returns how many rows these submissions store if all of them pass their guards.
-fn rows_of<K: Kind, H>(submissions: &[Submission<K, H>]) -> u64 {
+fn rows_of<K: Kind, M>(submissions: &[Submission<K, M>]) -> u64 {
     submissions
         .iter()
         .map(|submission| submission.portion.run.rows() as u64)
         .sum()
 }
 
-fn batch_of<K: Kind, H>(submissions: &[Submission<K, H>]) -> Batch<K> {
+fn batch_of<K: Kind, M>(submissions: &[Submission<K, M>]) -> Batch<K> {
     Batch {
         portions: submissions
             .iter()

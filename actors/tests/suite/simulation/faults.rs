@@ -15,7 +15,7 @@ impl World {
         // The mailbox and the gate are dropped with the owner. When a reply in them is dropped, its caller
         // gets an answer.
         let node = self.node(n);
-        if node.homes.remove(&id).is_some() {
+        if node.owners.remove(&id).is_some() {
             node.board.withdraw(id);
             node.send_to_shard(ShardCommand::OwnerPanicked(id));
         }

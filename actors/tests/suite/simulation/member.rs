@@ -279,7 +279,7 @@ impl World {
         for HandOffPlan { from, to, .. } in hand_off {
             node.send_to_shard(ShardCommand::HandOff(from, to));
         }
-        let ids: Vec<_> = node.homes.keys().copied().collect();
+        let ids: Vec<_> = node.owners.keys().copied().collect();
         for (_, to) in load_ahead {
             // The request goes over a link, and may be lost.
             let arrives = self.rng.random_ratio(3, 4);
@@ -324,7 +324,7 @@ impl World {
         if !node.member.leaving || node.cut {
             return;
         }
-        if node.drained && node.homes.is_empty() {
+        if node.drained && node.owners.is_empty() {
             let (id, incarnation) = (node.member.id.clone(), node.member.incarnation());
             self.db.beat(&id, incarnation, NodeState::Ended, &[]);
             self.nodes[n] = None;

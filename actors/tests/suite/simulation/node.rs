@@ -36,7 +36,7 @@ pub(super) enum Call {
 }
 
 /// An owner's actor.
-pub(super) struct Home {
+pub(super) struct OwnerActor {
     pub(super) driver: OwnerDriver<Both>,
     pub(super) queue: OwnerQueue<Both>,
     pub(super) mailbox: VecDeque<OwnerMail<Both>>,
@@ -46,7 +46,7 @@ pub(super) struct Home {
     pub(super) number: u64,
 }
 
-impl Home {
+impl OwnerActor {
     /// Puts mail into the mailbox. Returns false if the mailbox is closed.
     pub(super) fn send(&mut self, mail: OwnerMail<Both>) -> bool {
         if !self.closed {
@@ -82,9 +82,9 @@ pub(super) struct Node {
     pub(super) shard: ShardDriver<Both>,
     pub(super) shard_mailbox: VecDeque<ShardCommand<Both>>,
     pub(super) status: ServingStatus,
-    pub(super) homes: HashMap<Id, Home>,
+    pub(super) owners: HashMap<Id, OwnerActor>,
     /// Owners that stopped and still have mail.
-    pub(super) stopped: Vec<Home>,
+    pub(super) stopped: Vec<OwnerActor>,
     pub(super) board: Board<Both>,
     pub(super) door: Knowledge<Both>,
     /// Messages of boards on their way to the door, each with the time of its request.
@@ -113,7 +113,7 @@ impl Node {
             shard: ShardDriver::new(shard, REQUESTS_MAX),
             shard_mailbox: VecDeque::new(),
             status: ServingStatus::default(),
-            homes: HashMap::new(),
+            owners: HashMap::new(),
             stopped: Vec::new(),
             board: Board::default(),
             door: Knowledge::default(),
@@ -132,9 +132,9 @@ impl Node {
     }
 
     pub(super) fn is_quiet(&self) -> bool {
-        let homes = self.homes.values().chain(&self.stopped);
-        let mut homes = homes.map(|home| home.is_busy() || home.driver.owner().unstored() > 0);
-        !homes.any(|busy| busy)
+        let owners = self.owners.values().chain(&self.stopped);
+        let mut owners = owners.map(|actor| actor.is_busy() || actor.driver.owner().unstored() > 0);
+        !owners.any(|busy| busy)
             && self.shard_mailbox.is_empty()
             && self.call.is_none()
             && self.raises.is_empty()
@@ -154,9 +154,9 @@ impl Node {
 
     /// Delivers a request, as the shard's handle does.
     pub(super) fn deliver(&mut self, id: Id, request: Request<Both>) {
-        let request = match self.homes.get_mut(&id) {
-            Some(home) => {
-                let (queue, mailbox, closed) = (&home.queue, &mut home.mailbox, home.closed);
+        let request = match self.owners.get_mut(&id) {
+            Some(actor) => {
+                let (queue, mailbox, closed) = (&actor.queue, &mut actor.mailbox, actor.closed);
                 let wake = || {
                     if !closed {
                         mailbox.push_back(OwnerMail::Requests);
@@ -174,15 +174,15 @@ impl Node {
     }
 
     pub(super) fn command(&mut self, id: Id, command: OwnerCommand<Both>) {
-        if let Some(home) = self.homes.get_mut(&id) {
-            home.send(command.into());
+        if let Some(actor) = self.owners.get_mut(&id) {
+            actor.send(command.into());
         }
     }
 
-    pub(super) fn command_home(&mut self, (id, number): (Id, u64), command: OwnerCommand<Both>) {
-        let home = self.homes.get_mut(&id).filter(|home| home.number == number);
-        if let Some(home) = home {
-            home.send(command.into());
+    pub(super) fn command_actor(&mut self, (id, number): (Id, u64), command: OwnerCommand<Both>) {
+        let actor = self.owners.get_mut(&id).filter(|actor| actor.number == number);
+        if let Some(actor) = actor {
+            actor.send(command.into());
         }
     }
 }

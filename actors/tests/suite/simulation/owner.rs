@@ -14,7 +14,7 @@ use actors::time::{Moment, Now};
 use ractor::ActorId;
 use rand::seq::IndexedRandom;
 
-use super::node::{Both, Home, Id};
+use super::node::{Both, Id, OwnerActor};
 use super::world::{Breakage, World};
 
 /// What an owner did that concerns other parts of the node.
@@ -90,44 +90,44 @@ impl OwnerPort<Both> for Port<'_> {
 
 /// Lets an owner take one step. A gathering owner takes its turn; any other owner handles its next mail.
 /// Returns the owner's actions, and true if the owner decided.
-fn step(home: &mut Home, now: Now, lease_holds: bool) -> (Vec<Action>, bool) {
+fn step(actor: &mut OwnerActor, now: Now, lease_holds: bool) -> (Vec<Action>, bool) {
     let mut port = Port {
         now,
         lease_holds,
-        number: home.number,
-        mailbox: &mut home.mailbox,
-        closed: &mut home.closed,
+        number: actor.number,
+        mailbox: &mut actor.mailbox,
+        closed: &mut actor.closed,
         actions: Vec::new(),
         answered: 0,
     };
-    let unstored = home.driver.owner().unstored();
+    let unstored = actor.driver.owner().unstored();
     let mut decides = true;
-    if home.driver.is_gathering() {
-        home.driver.take_turn(&mut port);
+    if actor.driver.is_gathering() {
+        actor.driver.take_turn(&mut port);
     } else if let Some(mail) = port.mailbox.pop_front() {
         decides = matches!(mail, OwnerMail::Requests);
-        home.driver.handle(mail, &mut port);
+        actor.driver.handle(mail, &mut port);
     }
     let (actions, answered) = (port.actions, port.answered);
-    let decided = decides && (answered > 0 || home.driver.owner().unstored() > unstored);
+    let decided = decides && (answered > 0 || actor.driver.owner().unstored() > unstored);
     (actions, decided)
 }
 
 impl World {
     pub(super) fn step_owner(&mut self, n: usize) -> Result<(), String> {
         let (now, node) = (self.now(), self.node(n));
-        let busy = node.homes.iter().filter(|(_, home)| home.is_busy());
+        let busy = node.owners.iter().filter(|(_, actor)| actor.is_busy());
         let mut ready: Vec<Id> = busy.map(|(id, _)| *id).collect();
         ready.sort_unstable();
         let Some(&id) = ready.choose(&mut self.rng) else {
             return self.step_stopped(n);
         };
-        let incarnation = self.node(n).homes[&id].driver.owner().incarnation();
+        let incarnation = self.node(n).owners[&id].driver.owner().incarnation();
         let holds = self.lease_holds(n, incarnation);
         let owner_by_row = self.db.shard.owner;
-        let home = self.node(n).homes.get_mut(&id).expect("it is ready");
-        let (actions, decided) = step(home, now, holds);
-        let number = home.number;
+        let actor = self.node(n).owners.get_mut(&id).expect("it is ready");
+        let (actions, decided) = step(actor, now, holds);
+        let number = actor.number;
         // Only the owner hands a live shard off, and an incarnation that was ended has no lease any more. So
         // a node that decides must also be the owner in the shard's row.
         if decided && holds && owner_by_row != Some(incarnation) {
@@ -141,17 +141,17 @@ impl World {
     /// Lets a stopped owner answer the mail that is left in its mailbox.
     fn step_stopped(&mut self, n: usize) -> Result<(), String> {
         let now = self.now();
-        let Some(mut home) = self.node(n).stopped.pop() else {
+        let Some(mut actor) = self.node(n).stopped.pop() else {
             return Ok(());
         };
-        let (actions, decided) = step(&mut home, now, false);
-        let number = home.number;
+        let (actions, decided) = step(&mut actor, now, false);
+        let number = actor.number;
         if decided {
             return Err("an owner that stopped decides".to_owned());
         }
-        let id = home.driver.id();
-        if home.is_busy() {
-            self.node(n).stopped.push(home);
+        let id = actor.driver.id();
+        if actor.is_busy() {
+            self.node(n).stopped.push(actor);
         }
         self.carry_out(n, (id, number), actions)
     }
@@ -165,13 +165,13 @@ impl World {
                             fence: portion.fence,
                             fate: Fate::Stored,
                         };
-                        if let Some(home) = self.node(n).homes.get_mut(&id) {
+                        if let Some(actor) = self.node(n).owners.get_mut(&id) {
                             let settle = OwnerCommand::Settle(settlement).into();
-                            home.mailbox.push_front(settle);
+                            actor.mailbox.push_front(settle);
                         }
                     }
-                    let home = (id, number);
-                    self.lane_event(n, lane::Event::Submitted(Submission { portion, home }))?;
+                    let mailbox = (id, number);
+                    self.lane_event(n, lane::Event::Submitted(Submission { portion, mailbox }))?;
                 }
                 Action::Post(by, notice) => self.node(n).board.post(by, notice),
                 Action::Withdraw(..) if self.breakage == Breakage::StaleDoor => {}

@@ -16,7 +16,7 @@ use futures_util::FutureExt;
 use ractor::ActorId;
 use tokio::sync::oneshot;
 
-use super::node::{Both, Home, Id, Node, Reading};
+use super::node::{Both, Id, Node, OwnerActor, Reading};
 use super::world::{Breakage, World};
 
 /// Maximum number of requests in an owner's queue: few enough that some are refused.
@@ -24,7 +24,7 @@ pub(super) const REQUESTS_MAX: usize = 8;
 
 struct Port<'a> {
     now: Moment,
-    homes_made: &'a mut u64,
+    owners_made: &'a mut u64,
     node: &'a mut Node,
     /// The hand-offs that were begun.
     begun: Vec<(Fence, Option<Incarnation>)>,
@@ -53,28 +53,28 @@ impl ShardPort<Both> for Port<'_> {
     fn report_loaded_ahead(&mut self, _to: Incarnation) {}
 
     async fn activate(&mut self, id: Id, fence: Fence, parts: OwnerParts<Both>) -> Result<(), String> {
-        *self.homes_made += 1;
-        let number = *self.homes_made;
+        *self.owners_made += 1;
+        let number = *self.owners_made;
         // Owners gather no portions, small portions, or all portions.
         let gather_below = [0, 2, 16][number as usize % 3];
         let owner = Owner::new(*parts.state, fence, Duration::ZERO, gather_below, Moment::ORIGIN);
         let queue = OwnerQueue::new(REQUESTS_MAX);
-        let home = Home {
+        let actor = OwnerActor {
             driver: OwnerDriver::new(owner, queue.clone()),
             queue,
             mailbox: VecDeque::from([OwnerCommand::Announce.into()]),
             closed: false,
             number,
         };
-        self.node.homes.insert(id, home);
+        self.node.owners.insert(id, actor);
         Ok(())
     }
 
     fn deliver(&mut self, id: Id, request: Request<Both>) -> Result<(), (Request<Both>, NotDelivered)> {
-        let Some(home) = self.node.homes.get_mut(&id) else {
+        let Some(actor) = self.node.owners.get_mut(&id) else {
             return Err((request, NotDelivered::NoOwner));
         };
-        let (queue, mailbox, closed) = (&home.queue, &mut home.mailbox, home.closed);
+        let (queue, mailbox, closed) = (&actor.queue, &mut actor.mailbox, actor.closed);
         let wake = || {
             if !closed {
                 mailbox.push_back(OwnerMail::Requests);
@@ -90,9 +90,9 @@ impl ShardPort<Both> for Port<'_> {
     }
 
     fn command_each(&mut self, busy: bool, command: fn() -> OwnerCommand<Both>) {
-        let homes = self.node.homes.values_mut();
-        for home in homes.filter(|home| !busy || home.queue.is_busy()) {
-            home.send(command().into());
+        let owners = self.node.owners.values_mut();
+        for actor in owners.filter(|actor| !busy || actor.queue.is_busy()) {
+            actor.send(command().into());
         }
     }
 
@@ -142,7 +142,7 @@ impl World {
         );
         let mut port = Port {
             now,
-            homes_made: &mut self.homes_made,
+            owners_made: &mut self.owners_made,
             node,
             begun: Vec::new(),
             released: None,
@@ -168,12 +168,12 @@ impl World {
     /// another owner or no owner.
     fn forget(&mut self, n: usize, id: Id, actor: ActorId) -> bool {
         let node = self.node(n);
-        let is_there = |home: &Home| ActorId::Local(home.number) == actor;
-        if !node.homes.get(&id).is_some_and(is_there) {
+        let is_there = |owner: &OwnerActor| ActorId::Local(owner.number) == actor;
+        if !node.owners.get(&id).is_some_and(is_there) {
             return false;
         }
-        if let Some(home) = node.homes.remove(&id).filter(Home::is_busy) {
-            node.stopped.push(home);
+        if let Some(actor) = node.owners.remove(&id).filter(OwnerActor::is_busy) {
+            node.stopped.push(actor);
         }
         true
     }

@@ -171,11 +171,11 @@ impl World {
                     let fence = submission.portion.fence;
                     let settle = OwnerCommand::Settle(Settlement { fence, fate });
                     if breakage != Breakage::AnswersBeforeStored {
-                        node.command_home(submission.home, settle);
+                        node.command_actor(submission.mailbox, settle);
                     }
                 }
                 lane::Effect::Delay(submission) => {
-                    node.command_home(submission.home, OwnerCommand::Delayed);
+                    node.command_actor(submission.mailbox, OwnerCommand::Delayed);
                 }
                 lane::Effect::EndProcess(why) => return Err(why),
             }

@@ -166,7 +166,7 @@ impl World {
         let first = *self.next_sequence.entry(coupon).or_insert(1);
         let submission = Submission {
             portion: portion(coupon, first, rows, stale),
-            home: coupon,
+            mailbox: coupon,
         };
         self.take(Event::Submitted(submission))
     }
@@ -213,7 +213,7 @@ impl World {
                     self.under_way = Some(effect);
                 }
                 Effect::Settle(submission, fate) => self.settle(&submission, fate)?,
-                Effect::Delay(submission) => prop_assert!(self.out.contains(&submission.home)),
+                Effect::Delay(submission) => prop_assert!(self.out.contains(&submission.mailbox)),
                 Effect::EndProcess(why) => prop_assert!(false, "{}", why),
             }
         }
@@ -221,14 +221,14 @@ impl World {
     }
 
     fn settle(&mut self, submission: &Submission, fate: Fate) -> Result<(), TestCaseError> {
-        prop_assert!(self.out.remove(&submission.home), "settled twice");
+        prop_assert!(self.out.remove(&submission.mailbox), "settled twice");
         let found = self.store.read_back(&Batch {
             portions: vec![submission.portion.clone()],
         })[0];
         match fate {
             Fate::Stored => {
                 prop_assert_eq!(found.rows, FoundRows::Stored);
-                *self.next_sequence.entry(submission.home).or_default() +=
+                *self.next_sequence.entry(submission.mailbox).or_default() +=
                     submission.portion.run.rows() as u64;
             }
             Fate::Fenced => prop_assert!(!found.fence_holds && found.rows == FoundRows::Absent),
@@ -258,7 +258,7 @@ proptest! {
 
 fn settled(effects: &[Effect]) -> Vec<(u64, Fate)> {
     let settled = effects.iter().filter_map(|effect| match effect {
-        Effect::Settle(submission, fate) => Some((submission.home, *fate)),
+        Effect::Settle(submission, fate) => Some((submission.mailbox, *fate)),
         _ => None,
     });
     settled.collect()
@@ -270,7 +270,7 @@ fn lane_with(portions: &[(u64, usize)]) -> (Lane, Vec<Effect>) {
         lane.handle(
             Event::Submitted(Submission {
                 portion: portion(*coupon, 1, *rows, false),
-                home: *coupon,
+                mailbox: *coupon,
             }),
             &mut effects,
         );
