@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes dashboards/*.json from code/.
+"""Writes dashboards/*.json from code/, and the links of alerts to the runbook.
 
 With --check, it writes nothing: it compares the files with what it would write, reads them with Grafana's
 schema, and checks that alerts are tested, that alerts and panels are described, and that their paragraphs are
@@ -16,6 +16,7 @@ sys.path.insert(0, str(HERE / "code"))
 import alerts
 import cluster
 import flash_sale
+import published
 import service_level
 from grafana_foundation_sdk.cog import plugins
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
@@ -56,6 +57,12 @@ def main() -> int:
             wrong.append(f"{path} is not what grafana/generate.py writes")
         elif written(Dashboard.from_json(json.loads(path.read_text()))) != path.read_text():
             wrong.append(f"{path} has something that Grafana's schema does not have")
+    for path in published.linking_files():
+        linked = published.linked(path.read_text())
+        if "--check" not in sys.argv:
+            path.write_text(linked)
+        elif path.read_text() != linked:
+            wrong.append(f"{path} does not link to what grafana/runbook_url names")
     for line in wrong:
         print(line)
     return min(len(wrong), 1)

@@ -6,9 +6,7 @@ from grafana_foundation_sdk.builders import bargauge, common, dashboard, prometh
 from grafana_foundation_sdk.models import common as common_models
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models import prometheus as prometheus_models
-
-# Where docs/runbook.md is published. README.md in the folder above says how to change it.
-RUNBOOK = "https://firstcome.example/docs/runbook.md"
+from published import RUNBOOK
 
 SOURCE = models.DataSourceRef(type_val="prometheus", uid="$datasource")
 
