@@ -7,6 +7,7 @@
 //! of the engine and its store go through [`engine`].
 
 pub(crate) mod auth;
+mod change_log;
 mod client_searches;
 pub(crate) mod cluster;
 pub(crate) mod copies;

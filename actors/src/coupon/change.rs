@@ -72,6 +72,8 @@ pub struct ChangeDone {
     pub coupon: Coupon,
     /// The highest decided sequence at the time of the change.
     pub issued: Sequence,
+    /// The version before the change. `None` if the owner is a build that does not say it.
+    pub from_version: Option<u64>,
 }
 
 /// Why a coupon is not changed.
@@ -158,6 +160,7 @@ fn present(ledger: &Ledger) -> Box<ChangeDone> {
     Box::new(ChangeDone {
         coupon: ledger.coupon().clone(),
         issued: ledger.last(),
+        from_version: Some(ledger.coupon().version),
     })
 }
 

@@ -86,6 +86,7 @@ impl Kind for CouponKind {
                 CouponOutcome::Change(ChangeOutcome::Done(Box::new(ChangeDone {
                     coupon: change.coupon.clone(),
                     issued: change.issued,
+                    from_version: Some(change.from_version),
                 })))
             }
         }

@@ -20,6 +20,7 @@ use crate::http::json;
 use crate::http::problem::RequestError;
 use crate::http::query::Query;
 use crate::service::Service;
+use crate::service::auth::Principal;
 use crate::service::engine::{Change, ChangeRequest, CouponFilter, NewCoupon};
 
 /// Parses the id in a path.
@@ -47,7 +48,9 @@ pub(super) async fn list(service: &Service, call: &Call) -> Answer {
 
 /// `POST /v1/coupons`
 pub(super) async fn create(service: &Service, call: &Call) -> Answer {
-    principal(service, call)?.require_admin()?;
+    let principal = principal(service, call)?;
+    principal.require_admin()?;
+    let (_, by) = principal.require_known()?;
     let key = request_key(&call.head)?.unwrap_or_else(RequestKey::random);
     let (offer, status) = call.json_checked::<CreateBody>()?;
     let new = NewCoupon {
@@ -56,7 +59,7 @@ pub(super) async fn create(service: &Service, call: &Call) -> Answer {
         status,
         created_at: time::timestamp(),
     };
-    let (view, replayed) = service.create_coupon(new).await?;
+    let (view, replayed) = service.create_coupon(new, by).await?;
     let mut response = coupon(StatusCode::CREATED, &view);
     let id = view.coupon.id;
     set_header(&mut response, LOCATION, format_args!("/v1/coupons/{id}"));
@@ -73,27 +76,36 @@ pub(super) async fn read(service: &Service, call: &Call) -> Answer {
 
 /// `PATCH /v1/coupons/{id}`
 pub(super) async fn patch(service: &Service, call: &Call) -> Answer {
-    principal(service, call)?.require_admin()?;
+    let principal = principal(service, call)?;
+    principal.require_admin()?;
     let id = coupon_id(call.parameter())?;
     let patch = call.json_checked::<PatchBody>()?;
-    change(service, call, id, Change::Patch(Box::new(patch))).await
+    change(service, call, id, Change::Patch(Box::new(patch)), &principal).await
 }
 
 /// `POST /v1/coupons/{id}/pause`, `/resume` and `/close`
 pub(super) async fn change_status(service: &Service, call: &Call, status: Change) -> Answer {
-    principal(service, call)?.require_admin()?;
+    let principal = principal(service, call)?;
+    principal.require_admin()?;
     let id = coupon_id(call.parameter())?;
     call.json_or_default::<EmptyBody>()?;
-    change(service, call, id, status).await
+    change(service, call, id, status, &principal).await
 }
 
-async fn change(service: &Service, call: &Call, id: CouponId, change: Change) -> Answer {
+async fn change(
+    service: &Service,
+    call: &Call,
+    id: CouponId,
+    change: Change,
+    principal: &Principal,
+) -> Answer {
+    let (_, by) = principal.require_known()?;
     let request = ChangeRequest {
         change,
         if_versions: if_match::versions(&call.head)?,
         key: request_key(&call.head)?,
     };
-    let (view, replayed) = service.change_coupon(id, request).await?;
+    let (view, replayed) = service.change_coupon(id, request, by).await?;
     let mut response = coupon(StatusCode::OK, &view);
     set_replayed(&mut response, replayed);
     Ok(response)

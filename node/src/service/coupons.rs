@@ -9,7 +9,7 @@ use actors::log_limit::LogLimit;
 use super::copies::Copies;
 use super::engine::{ChangeRequest, CouponView, Created, NewCoupon, Refusal, Setback};
 use super::store_calls::{StoreCallError, write_error};
-use super::{Error, Service};
+use super::{Error, Service, change_log};
 
 /// Maximum number of coupons with a copy: more than a crowd reads within a second. A copy takes about 1 KiB, so
 /// all copies take 10 MiB. Only if administrators gave all of them the longest description and metadata, they
@@ -57,8 +57,9 @@ impl CouponCopies {
 }
 
 impl Service {
-    /// Creates a coupon. Returns the coupon, and true if an earlier request with the same key created it.
-    pub(crate) async fn create_coupon(&self, new: NewCoupon) -> Result<(CouponView, bool), Error> {
+    /// Creates a coupon for this administrator. Returns the coupon, and true if an earlier request with the
+    /// same key created it.
+    pub(crate) async fn create_coupon(&self, new: NewCoupon, by: &str) -> Result<(CouponView, bool), Error> {
         let creating = self.store_calls.run(self.engine()?.clone().create_coupon(new));
         let created = tokio::time::timeout(self.change_deadline, creating).await;
         let created = match created.map_err(|_late| Setback::Unknown)? {
@@ -74,13 +75,11 @@ impl Service {
             }
         };
         let result = match created {
-            Created::New(coupon) => (
-                CouponView {
-                    coupon,
-                    issued: Sequence::NONE,
-                },
-                false,
-            ),
+            Created::New(coupon) => {
+                change_log::created(by, coupon.id);
+                let issued = Sequence::NONE;
+                (CouponView { coupon, issued }, false)
+            }
             Created::Before(view) => (view, true),
             Created::KeyReused => return Err(Error::KeyReused),
         };
@@ -88,18 +87,30 @@ impl Service {
         Ok(result)
     }
 
-    /// Changes a coupon. Returns the coupon, and true if an earlier request with the same key was executed.
+    /// Changes a coupon for this administrator. Returns the coupon, and true if an earlier request with the
+    /// same key was executed.
     pub(crate) async fn change_coupon(
         &self,
         coupon: CouponId,
         request: ChangeRequest,
+        by: &str,
     ) -> Result<(CouponView, bool), Error> {
-        let changed = self.engine()?.change(coupon, request, self.change_deadline).await;
+        let engine = self.engine()?;
+        let change = request.change.clone();
+        let changed = engine.change(coupon, request, self.change_deadline).await;
         // The copies are dropped whatever the outcome is, because no read after the response may show an
         // older coupon.
         self.copies.forget(coupon);
         self.lists.forget_all();
-        changed
+        match &changed {
+            Ok(done) if !done.replayed => {
+                let version = done.view.coupon.version;
+                change_log::changed(by, coupon, &change, done.from_version, version);
+            }
+            Err(Error::Setback(Setback::Unknown)) => change_log::unknown(by, coupon, &change),
+            Ok(_) | Err(_) => {}
+        }
+        changed.map(|done| (done.view, done.replayed))
     }
 
     /// Reads a coupon, at most [`super::copies::AGE_MAX`] old. It shows at least what this node has issued,

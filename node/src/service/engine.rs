@@ -34,6 +34,17 @@ pub(crate) struct IssueResponse {
     pub(crate) replayed: bool,
 }
 
+/// A coupon after a change.
+#[derive(Debug)]
+pub(crate) struct Changed {
+    /// The coupon.
+    pub(crate) view: CouponView,
+    /// The version before the change, if it is known.
+    pub(crate) from_version: Option<u64>,
+    /// True if an earlier request with the same key was executed.
+    pub(crate) replayed: bool,
+}
+
 /// A running engine. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct CouponEngine(Coupons);
@@ -98,21 +109,24 @@ impl CouponEngine {
         }
     }
 
-    /// Asks the coupon's owner for a change. Returns the coupon, and true if an earlier request with the same
-    /// key was executed.
+    /// Asks the coupon's owner for a change.
     pub(super) async fn change(
         &self,
         coupon: CouponId,
         request: ChangeRequest,
         deadline: Duration,
-    ) -> Result<(CouponView, bool), Error> {
+    ) -> Result<Changed, Error> {
         let (done, replayed) = match self.0.change(coupon, request, deadline).await? {
             ChangeOutcome::Done(done) => (done, false),
             ChangeOutcome::Replayed(done) => (done, true),
             ChangeOutcome::Refused(refusal) => return Err(refusal.into()),
         };
         let (coupon, issued) = (done.coupon, done.issued);
-        Ok((CouponView { coupon, issued }, replayed))
+        Ok(Changed {
+            view: CouponView { coupon, issued },
+            from_version: done.from_version,
+            replayed,
+        })
     }
 
     /// Creates a coupon.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use reqwest::Method;
 use serde_json::{Value, json};
 use testkit::poll::eventually;
 
@@ -9,6 +10,7 @@ use crate::hostile::metric_in;
 use crate::process::Serving;
 use crate::setbacks::{hide_tables, hold_lock, unlock};
 use crate::support::ADMIN_TOKEN;
+use crate::tokens::{SECRET, token};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
@@ -231,6 +233,72 @@ async fn a_response_has_the_trace_of_its_request_and_a_malformed_trace_is_ignore
     )
     .await;
     assert!(!twice.headers().contains_key("traceresponse"));
+}
+
+#[tokio::test]
+async fn each_change_by_an_administrator_is_a_line_with_who_made_it() {
+    let data = tempfile::tempdir().unwrap();
+    let key = format!("auth.jwt.key={SECRET}");
+    let serving = serving(&data, &["auth.mode=jwt", "auth.jwt.algorithm=HS256", &key]);
+    let carol = token("carol", json!({"role": "admin"}));
+    let client = reqwest::Client::new();
+    let send = async |method: Method, path: &str, token: &str, id: &str, body: Value| {
+        let request = client.request(method, format!("http://{}{path}", serving.address));
+        let request = request.bearer_auth(token).header("X-Request-Id", id).json(&body);
+        request.send().await.unwrap().status().as_u16()
+    };
+    let coupon = json!({"title": "a", "total_quantity": 5});
+    assert_eq!(
+        send(Method::POST, "/v1/coupons", ADMIN_TOKEN, "c-1", coupon).await,
+        201
+    );
+    let patch = json!({"total_quantity": 7, "title": "b"});
+    for (id, status, body) in [
+        ("c-2", 200, patch.clone()),
+        // This changes nothing, and this is refused.
+        ("c-3", 200, patch),
+        ("c-4", 422, json!({"total_quantity": 0})),
+    ] {
+        assert_eq!(
+            send(Method::PATCH, "/v1/coupons/1", &carol, id, body).await,
+            status
+        );
+    }
+    assert_eq!(
+        send(Method::POST, "/v1/coupons/1/pause", &carol, "c-5", json!({})).await,
+        200
+    );
+    let log = serving.end().await;
+    let (created, changed) = ("a coupon was created", "a coupon was changed");
+    for (id, fields) in [
+        ("c-1", json!([[created, "admin", "1", null, null, null, null]])),
+        (
+            "c-2",
+            json!([[changed, "carol", "1", "patch", "title,total_quantity", 1, 2]]),
+        ),
+        ("c-3", json!([])),
+        ("c-4", json!([])),
+        ("c-5", json!([[changed, "carol", "1", "pause", null, 2, 3]])),
+    ] {
+        assert_eq!(change_fields(&log, id), fields, "{id}:\n{log}");
+    }
+}
+
+/// Returns what the lines about this request say about a change.
+fn change_fields(log: &str, id: &str) -> Value {
+    let fields = |line: Value| -> Value {
+        let own = [
+            "message",
+            "by",
+            "coupon",
+            "change",
+            "fields",
+            "from_version",
+            "version",
+        ];
+        own.iter().map(|name| line[name].clone()).collect()
+    };
+    about(log, id).into_iter().map(fields).collect()
 }
 
 #[tokio::test]

@@ -204,6 +204,9 @@ pub struct ChangeOutcome {
     pub version: u64,
     #[prost(message, repeated, tag = "7")]
     pub invalid: Vec<InvalidField>,
+    /// The release before does not write this field.
+    #[prost(uint64, optional, tag = "8")]
+    pub from_version: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

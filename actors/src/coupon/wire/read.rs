@@ -222,10 +222,12 @@ fn issuance(issuance: messages::Issuance) -> Result<Issuance> {
 fn change_outcome(outcome: messages::ChangeOutcome) -> Result<ChangeOutcome> {
     let result = messages::ChangeResult::try_from(outcome.result).required("result")?;
     let issued = number(outcome.issued)?;
+    let from_version = outcome.from_version;
     let done = |coupon: Option<messages::Coupon>| -> Result<_> {
         Ok(Box::new(ChangeDone {
             coupon: self::coupon(coupon.required("coupon")?)?,
             issued: Sequence::new(issued),
+            from_version,
         }))
     };
     Ok(ChangeOutcome::Refused(match result {

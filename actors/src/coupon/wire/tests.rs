@@ -150,9 +150,11 @@ fn change_outcome() -> impl Strategy<Value = ChangeOutcome> {
         (0..=ID_MAX).prop_map(|issued| ChangeRefusal::QuantityBelowIssued { issued }),
         (0..9_usize).prop_map(move |count| ChangeRefusal::Invalid(vec![wrong.clone(); count])),
     ];
-    let done = (coupon(), 0..=ID_MAX).prop_map(|(coupon, issued)| ChangeDone {
+    let from_version = option::of(any::<u64>());
+    let done = (coupon(), 0..=ID_MAX, from_version).prop_map(|(coupon, issued, from_version)| ChangeDone {
         coupon,
         issued: Sequence::new(issued),
+        from_version,
     });
     let done = done.boxed();
     prop_oneof![

@@ -164,11 +164,13 @@ fn change_outcome(outcome: ChangeOutcome) -> messages::ChangeOutcome {
         ChangeOutcome::Done(done) => {
             wire.coupon = Some(coupon(done.coupon));
             wire.issued = done.issued.get();
+            wire.from_version = done.from_version;
             messages::ChangeResult::Done
         }
         ChangeOutcome::Replayed(done) => {
             wire.coupon = Some(coupon(done.coupon));
             wire.issued = done.issued.get();
+            wire.from_version = done.from_version;
             messages::ChangeResult::Replayed
         }
         ChangeOutcome::Refused(refusal) => match refusal {
