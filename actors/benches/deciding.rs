@@ -178,6 +178,7 @@ mod lane {
                     Event::Submitted(Submission {
                         portion: portion.clone(),
                         mailbox: (),
+                        traces: Vec::new(),
                     }),
                     &mut effects,
                 );

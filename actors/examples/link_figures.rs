@@ -157,6 +157,7 @@ async fn call(links: Links, caller: u32, until: Instant) -> std::result::Result<
             id: coupon,
             epoch: Epoch::new(1),
             ask: request.into(),
+            trace: None,
         };
         let request = Outgoing {
             flow: CouponKind::flow(coupon),

@@ -36,6 +36,7 @@ use crate::owning::write_back::Lanes;
 use crate::store::{ClusterStore, NodeRow, Result, ShardRow, Store, StoreError};
 use crate::summary;
 use crate::time;
+use crate::trace::{Span, SpanKind, Spans};
 
 /// Interval of checking whether shards are handed off.
 const HAND_OFF_POLL: Duration = Duration::from_millis(10);
@@ -70,6 +71,8 @@ pub struct Options {
     pub record: LifeRecord,
     /// Options of a node in a cluster. `None` if no other node shares the store; such a node has no links.
     pub cluster: Option<ClusterOptions>,
+    /// Where spans of traced requests go.
+    pub spans: Spans,
 }
 
 /// Reasons why an engine is not ready, for operators.
@@ -192,7 +195,8 @@ impl<K: Kind> Engine<K> {
         })
     }
 
-    /// Brings a request to its owner, or answers it at the door. Answers within `deadline`.
+    /// Brings a request to its owner, or answers it at the door. Answers within `deadline`. What happens to the
+    /// request is recorded as parts of `span`.
     ///
     /// Cancel safety: a dropped future may leave the request decided. If the request is repeatable, the
     /// caller can send it again and gets the decision.
@@ -200,15 +204,16 @@ impl<K: Kind> Engine<K> {
     /// # Errors
     ///
     /// If there is no decision to return.
-    pub async fn request(&self, id: K::Id, ask: K::Ask, deadline: Duration) -> Answer<K> {
+    pub async fn request(&self, id: K::Id, ask: K::Ask, deadline: Duration, span: &Span) -> Answer<K> {
         if let Some(refusal) = self.inner.door.refusal(id, &ask, time::now) {
             handles().door_answers.increment(1);
+            span.event("answered at the door");
             return Ok(refusal);
         }
         let expires = time::moment() + deadline;
         self.inner
             .router
-            .route(id, ask, expires, Instant::now() + deadline)
+            .route(id, ask, expires, Instant::now() + deadline, span)
             .await
     }
 
@@ -220,15 +225,17 @@ impl<K: Kind> Engine<K> {
     /// # Errors
     ///
     /// If there is no decision to return.
-    pub async fn change(&self, id: K::Id, ask: K::Ask, deadline: Duration) -> Answer<K> {
+    pub async fn change(&self, id: K::Id, ask: K::Ask, deadline: Duration, span: &Span) -> Answer<K> {
         let (until, expires) = (Instant::now() + deadline, time::moment() + deadline);
-        let outcome = self.inner.router.route(id, ask.clone(), expires, until).await?;
+        let router = &self.inner.router;
+        let outcome = router.route(id, ask.clone(), expires, until, span).await?;
         if let Some(superseded) = K::superseded(&ask, &outcome) {
             let version = superseded.version;
             // Every door must know of the change before the change is answered. The door of the owner's node
             // knows it already. The door of this node is told here, and so are the doors of all other nodes.
             self.inner.door.raise_floor(id, version, time::moment());
             if let (true, Some(links)) = (superseded.widens, &self.inner.links) {
+                let _spreading = span.child("tell the doors", SpanKind::Internal);
                 let spreading = widening::spread(links, self.inner.store.as_ref(), id, version);
                 // The change is made, but it cannot be promised that no node refuses based on the old state.
                 let spread = tokio::time::timeout_at(until, spreading).await;

@@ -74,3 +74,4 @@ mod peer_names;
 pub mod store;
 mod summary;
 pub mod time;
+pub mod trace;

@@ -14,6 +14,7 @@ mod limits;
 mod load;
 mod origin;
 mod role;
+mod trace;
 mod value;
 
 use std::net::SocketAddr;
@@ -33,11 +34,13 @@ pub use limits::Limits;
 pub use load::Sources;
 pub use origin::Origin;
 pub use role::RoleName;
+pub use trace::Trace;
 pub use value::StoreUrl;
 
 use self::check::{at_most_an_hour, between, positive_and_at_most_an_hour};
 use self::keys::section;
 use crate::http::listener;
+use crate::http::trace::Sampler;
 
 /// Maximum number of lanes of a node. Each shard writes through one lane, so with more lanes each lane would
 /// have fewer shards and smaller batches.
@@ -76,6 +79,8 @@ section! {
         auth: Auth;
         /// Logging.
         log: Log;
+        /// Tracing.
+        trace: Trace;
     }
     not_keys {
         /// Former keys that were used, each with its present name.
@@ -290,6 +295,7 @@ impl Config {
             cors_origins: http.cors_origins.clone(),
             tls,
             is_hot: |_, _| false,
+            sampler: Sampler::default(),
         }
     }
 

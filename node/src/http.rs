@@ -32,5 +32,5 @@ pub(crate) mod route_metrics;
 mod stream;
 pub(crate) mod template;
 pub mod tls;
-mod trace;
+pub(crate) mod trace;
 pub mod unsent;

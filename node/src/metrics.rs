@@ -44,6 +44,11 @@ metric_table! {
         "Lists of coupons refused, by reason: client (limits.client_lists) or full (too many in progress).";
     LOG_LINES_DROPPED = "coupon_log_lines_dropped_total", MetricKind::Counter, Count,
         "Lines of the log that were not written, because writing failed or was too slow.";
+    TRACE_SPANS_SENT = "coupon_trace_spans_sent_total", MetricKind::Counter, Count,
+        "Spans of traced requests that the receiver took.";
+    TRACE_SPANS_DROPPED = "coupon_trace_spans_dropped_total", MetricKind::Counter, Count,
+        "Spans of traced requests that were dropped, by reason: queue_full (trace.queue_max) or not_sent (the \
+        receiver did not take them in time).";
     RUNTIME_WORKERS = "coupon_runtime_workers", MetricKind::Gauge, Count, "Worker threads of the runtime.";
     RUNTIME_TASKS = "coupon_runtime_live_tasks", MetricKind::Gauge, Count, "Live tasks of the runtime.";
     RUNTIME_QUEUE = "coupon_runtime_global_queue_depth", MetricKind::Gauge, Count,
@@ -96,6 +101,9 @@ impl KeySource {
 /// Results of changes of keys, which are those of certificates.
 const KEY_RESULTS: [&str; 2] = TLS_RESULTS;
 
+/// Reasons why spans are dropped.
+const SPAN_DROP_REASONS: [&str; 2] = ["queue_full", "not_sent"];
+
 /// Creates the series whose labels are known, at 0, as [`actors::metrics::register`] does. The table of
 /// routes does the same for routes.
 pub(crate) fn register() {
@@ -111,6 +119,10 @@ pub(crate) fn register() {
         }
         metrics::gauge!(KEYS_STALE, "source" => source.name()).increment(0.0);
     }
+    for reason in SPAN_DROP_REASONS {
+        metrics::counter!(TRACE_SPANS_DROPPED, "reason" => reason).increment(0);
+    }
+    metrics::counter!(TRACE_SPANS_SENT).increment(0);
     metrics::counter!(HTTP_CONNECTIONS_REFUSED).increment(0);
     metrics::counter!(HTTP_CLIENT_CONNECTIONS_REFUSED).increment(0);
     metrics::counter!(RATE_LIMITED).increment(0);

@@ -3,6 +3,7 @@
 pub(crate) mod certificates;
 mod coupons;
 mod process;
+pub(crate) mod spans;
 
 use std::sync::OnceLock;
 use std::time::Duration;

@@ -23,12 +23,14 @@ use crate::api::{is_hot, register_metrics, routes};
 use crate::config::{Cluster, Config, HostPort, InvalidConfig, StoreUrl};
 use crate::data_file;
 use crate::http::listener::{self, Listener};
+use crate::http::trace::Sampler;
 use crate::service::Service;
 use crate::service::auth::{Authenticator, KeyRing, UserSource, random_secret};
 use crate::service::cluster::report_others;
 use crate::service::engine::CouponEngine;
 use crate::service::store::{Database, OpenError};
 use crate::telemetry;
+use crate::telemetry::spans::SpanExport;
 
 /// Time after which an idle owner is passivated: longer than the pauses of a rush, and short enough that
 /// yesterday's coupons use no memory.
@@ -134,6 +136,7 @@ pub struct RunningNode {
     database: Database,
     admin_token_file: Option<AdminTokenFile>,
     maintenance: JoinSet<()>,
+    spans: SpanExport,
     shutdown_delay: Duration,
     shutdown_limit: Duration,
 }
@@ -160,11 +163,12 @@ impl RunningNode {
         let keys = KeyRing::new(&admin_token, config.auth.keys_file.as_deref())?;
         let authenticator = Authenticator::new(keys, users);
         let service = Arc::new(Service::new(node.clone(), authenticator, config));
-        let options = listener::Options {
-            is_hot,
-            ..config.listener()
-        };
-        let listener = Listener::serve(socket, routes(Arc::clone(&service)), options)?;
+        let spans = SpanExport::start(&config.trace, &node)?;
+        let listener = Listener::serve(
+            socket,
+            routes(Arc::clone(&service)),
+            listener_options(config, &spans),
+        )?;
         let address = listener.address();
         tracing::info!(%address, %node, commit = telemetry::COMMIT, "listening for HTTP");
         // The socket for links is bound before this node has a row with its addresses.
@@ -188,6 +192,7 @@ impl RunningNode {
             lanes: database.lanes(config),
             record,
             cluster,
+            spans: spans.spans(),
         };
         let (store, rows) = database.store();
         let engine = CouponEngine::start(options, store, rows).await?;
@@ -200,6 +205,7 @@ impl RunningNode {
             database,
             admin_token_file,
             maintenance,
+            spans,
             shutdown_delay: config.shutdown_delay(),
             shutdown_limit: config.shutdown.limit,
         })
@@ -245,7 +251,8 @@ impl RunningNode {
             tracing::warn!("cutting connections that are still open");
         }
         tracing::debug!("requests are finished");
-        let engine_finished = self.engine.stop(left()).await;
+        // Their spans are sent meanwhile.
+        let (engine_finished, ()) = tokio::join!(self.engine.stop(left()), self.spans.stop());
         tracing::debug!("the engine has stopped");
         self.maintenance.abort_all();
         let closed = tokio::time::timeout(left(), self.database.close()).await;
@@ -255,6 +262,14 @@ impl RunningNode {
         } else {
             Err(StopError(self.shutdown_limit))
         }
+    }
+}
+
+fn listener_options(config: &Config, spans: &SpanExport) -> listener::Options {
+    listener::Options {
+        is_hot,
+        sampler: Sampler::new(spans.spans(), config.trace.ratio),
+        ..config.listener()
     }
 }
 

@@ -12,6 +12,7 @@ use crate::coupon::{CouponKind, CouponOutcome};
 use crate::engine::Engine;
 use crate::ids::{RequestKey, UserId};
 use crate::owning::request::Setback;
+use crate::trace::Span;
 
 /// The answer to an issue request.
 pub type IssueAnswer = Result<IssueOutcome, Setback>;
@@ -41,7 +42,8 @@ impl Coupons {
         self.rows.as_ref()
     }
 
-    /// Asks the coupon's owner to issue it to the user. Answers within `deadline`.
+    /// Asks the coupon's owner to issue it to the user. Answers within `deadline`. What happens is recorded as
+    /// parts of `span`.
     ///
     /// Cancel safety: a dropped future may leave the request decided. Another request with the same key gets
     /// that decision.
@@ -55,10 +57,11 @@ impl Coupons {
         user: UserId,
         key: RequestKey,
         deadline: Duration,
+        span: &Span,
     ) -> IssueAnswer {
         let begun = Instant::now();
         let ask = IssueRequest { user, key }.into();
-        let answer = match self.engine.request(coupon, ask, deadline).await {
+        let answer = match self.engine.request(coupon, ask, deadline, span).await {
             Ok(CouponOutcome::Issue(outcome)) => Ok(outcome),
             // No owner gives this answer, so the decision is unknown.
             Ok(CouponOutcome::Change(_)) => Err(Setback::Unknown),
@@ -68,7 +71,8 @@ impl Coupons {
         answer
     }
 
-    /// Asks the coupon's owner for a change. Answers within `deadline`.
+    /// Asks the coupon's owner for a change. Answers within `deadline`. What happens is recorded as parts of
+    /// `span`.
     ///
     /// Cancel safety: a dropped future may leave the change made. If the request has a key, another request
     /// with that key gets the outcome.
@@ -76,8 +80,14 @@ impl Coupons {
     /// # Errors
     ///
     /// The reason, if there is no decision to return.
-    pub async fn change(&self, coupon: CouponId, request: ChangeRequest, deadline: Duration) -> ChangeAnswer {
-        let answer = match self.engine.change(coupon, request.into(), deadline).await {
+    pub async fn change(
+        &self,
+        coupon: CouponId,
+        request: ChangeRequest,
+        deadline: Duration,
+        span: &Span,
+    ) -> ChangeAnswer {
+        let answer = match self.engine.change(coupon, request.into(), deadline, span).await {
             Ok(CouponOutcome::Change(outcome)) => Ok(outcome),
             Ok(CouponOutcome::Issue(_)) => Err(Setback::Unknown),
             Err(setback) => Err(setback),

@@ -15,7 +15,7 @@ use crate::cluster::lease::Lease;
 use crate::cluster::ownership::{Holder, Ownership, ShardLocation};
 use crate::engine::exchange::news::News;
 use crate::engine::payload::{OwnerPayload, RemoteAsk};
-use crate::ids::{Fence, Incarnation, ShardId};
+use crate::ids::{Epoch, Fence, Incarnation, ShardId};
 use crate::link::frame::{FrameError, MESSAGE_BYTES_MAX};
 use crate::link::{AnswerPath, Handler};
 use crate::metrics::{handles, peer_handles, shard_moved};
@@ -30,6 +30,7 @@ use crate::peer_names;
 use crate::store::NodeRow;
 use crate::summary::{self, Occurrence};
 use crate::time::{self, Moment};
+use crate::trace::{Span, SpanKind, Spans, TraceParent};
 
 /// Room for notices in an answer: what is left after the withdrawals and the numbers. There is always room
 /// for at least one notice.
@@ -101,6 +102,7 @@ pub struct Exchange<K: Kind> {
     /// The node's queue, in which requests of peers take places as well.
     places: Admission,
     peers: Mutex<KnownPeers>,
+    spans: Spans,
 }
 
 impl<K: Kind> Exchange<K> {
@@ -122,7 +124,27 @@ impl<K: Kind> Exchange<K> {
             lease,
             places,
             peers: Mutex::new(peers),
+            spans: Spans::default(),
         }
+    }
+
+    /// Records spans of peers' requests.
+    pub(crate) fn recording(self, spans: Spans) -> Self {
+        Self { spans, ..self }
+    }
+
+    /// Begins the span of a peer's request.
+    fn span(&self, id: K::Id, epoch: Epoch, trace: Option<&TraceParent>) -> Span {
+        let Some(trace) = trace else {
+            return Span::default();
+        };
+        let span = self.spans.continued(trace, "decide", SpanKind::Server);
+        span.edit(|record| {
+            record.note("firstcome.id", id.to_string());
+            record.note("firstcome.shard", u64::from(K::shard(id).get()));
+            record.note("firstcome.epoch", epoch.get());
+        });
+        span
     }
 
     /// Learns which peers are alive, from the rows of all others, which were read after `asked_at`.
@@ -158,7 +180,12 @@ impl<K: Kind> Exchange<K> {
 
 impl<K: Kind> Handler<OwnerPayload<K>> for Exchange<K> {
     fn handle(&self, ask: RemoteAsk<K>, expires: Moment, path: AnswerPath<OwnerPayload<K>>) {
-        let RemoteAsk { id, epoch, ask } = ask;
+        let RemoteAsk {
+            id,
+            epoch,
+            ask,
+            trace,
+        } = ask;
         let now = time::moment();
         if now >= expires {
             return path.send(Err(Setback::Expired));
@@ -167,7 +194,11 @@ impl<K: Kind> Handler<OwnerPayload<K>> for Exchange<K> {
             handles().refused_by_node.increment(1);
             return path.send(Err(Setback::Overloaded));
         };
-        let reply = Reply::remote(place, Box::new(PeerCaller(Some(path))));
+        let reply = Reply::remote(place, Box::new(PeerCaller(Some(path)))).traced(self.span(
+            id,
+            epoch,
+            trace.as_deref(),
+        ));
         let request = Request { ask, expires, reply };
         let shard = K::shard(id);
         let here = ShardLocation {

@@ -311,10 +311,16 @@ impl<K: Kind> Peers for NodeLinks<K> {
 impl<K: Kind> Remote<K> for NodeLinks<K> {
     fn forward(&self, to: Incarnation, epoch: Epoch, id: K::Id, request: Request<K>) {
         let Request { ask, expires, reply } = request;
+        let trace = reply.span().as_parent().map(Box::new);
         let request = Outgoing {
             flow: K::flow(id),
             expires,
-            ask: RemoteAsk { id, epoch, ask },
+            ask: RemoteAsk {
+                id,
+                epoch,
+                ask,
+                trace,
+            },
             reply,
         };
         match self.shared.links.load().as_deref() {

@@ -70,7 +70,7 @@ impl<K: Kind> Parts<K> {
         let lease = Lease::default();
         let cluster = options.cluster.clone();
         Ok(Self {
-            lanes: Lanes::start(options.lanes, OWNERS_MAX, &store, &lease),
+            lanes: Lanes::start(options.lanes, OWNERS_MAX, &store, &lease, &options.spans),
             door: Arc::default(),
             board: Arc::default(),
             ownership: Ownership::default(),
@@ -136,14 +136,15 @@ impl<K: Kind> Parts<K> {
     /// Lets the links serve other nodes, if there are links.
     pub(super) fn start_links(&self, shards: &Arc<[ShardHandle<K>]>) {
         if let Some(links) = &self.links {
-            links.start(Arc::new(Exchange::new(
+            let exchange = Exchange::new(
                 Arc::clone(shards),
                 self.ownership.clone(),
                 (Arc::clone(&self.door), Arc::clone(&self.board)),
                 self.lease.clone(),
                 self.places.clone(),
                 KnownPeers::new(self.options.lease),
-            )));
+            );
+            links.start(Arc::new(exchange.recording(self.options.spans.clone())));
         }
     }
 

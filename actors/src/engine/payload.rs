@@ -9,6 +9,7 @@ use crate::link::frame::FrameError;
 use crate::link::payload::{Payload, Undelivered};
 use crate::owning::kind::{self, Kind};
 use crate::owning::request::{Answer, Reply, Setback};
+use crate::trace::{STATE_BYTES_MAX, TraceContext, TraceParent};
 
 /// The payload of an engine of this kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -23,6 +24,8 @@ pub struct RemoteAsk<K: Kind> {
     pub epoch: Epoch,
     /// The request itself.
     pub ask: K::Ask,
+    /// The span that forwards it, if the request is traced.
+    pub trace: Option<Box<TraceParent>>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -33,6 +36,35 @@ struct WireAsk {
     epoch: u64,
     #[prost(bytes = "vec", tag = "3")]
     ask: Vec<u8>,
+    /// Absent unless the request is traced. Former builds do not know this field, and skip it.
+    #[prost(message, optional, tag = "4")]
+    trace: Option<WireTrace>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct WireTrace {
+    #[prost(bytes = "vec", tag = "1")]
+    context: Vec<u8>,
+    #[prost(string, tag = "2")]
+    state: String,
+}
+
+impl WireTrace {
+    fn of(trace: &TraceParent) -> Self {
+        Self {
+            context: trace.context.to_bytes().to_vec(),
+            state: trace.state.as_deref().unwrap_or_default().to_owned(),
+        }
+    }
+
+    fn read(self) -> Result<Box<TraceParent>, FrameError> {
+        let context = TraceContext::from_bytes(&self.context).ok_or(FrameError::Wrong("trace"))?;
+        if self.state.len() > STATE_BYTES_MAX {
+            return Err(FrameError::Wrong("trace state"));
+        }
+        let state = (!self.state.is_empty()).then(|| self.state.into());
+        Ok(Box::new(TraceParent { context, state }))
+    }
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -88,12 +120,18 @@ impl<K: Kind> Payload for OwnerPayload<K> {
             id,
             epoch: ask.epoch.get(),
             ask: K::encode_ask(ask.ask),
+            trace: ask.trace.as_deref().map(WireTrace::of),
         };
         ask.encode_to_vec()
     }
 
     fn decode_ask(bytes: &[u8]) -> Result<RemoteAsk<K>, FrameError> {
-        let WireAsk { id, epoch, ask } = WireAsk::decode(bytes)?;
+        let WireAsk {
+            id,
+            epoch,
+            ask,
+            trace,
+        } = WireAsk::decode(bytes)?;
         Ok(RemoteAsk {
             id: K::decode_id(&id)?,
             epoch: Epoch::new(
@@ -102,6 +140,7 @@ impl<K: Kind> Payload for OwnerPayload<K> {
                     .ok_or(FrameError::Wrong("epoch"))?,
             ),
             ask: K::decode_ask(&ask)?,
+            trace: trace.map(WireTrace::read).transpose()?,
         })
     }
 
@@ -137,5 +176,71 @@ impl<K: Kind> Payload for OwnerPayload<K> {
 
     fn reply(reply: Reply<K>, answer: Result<Answer<K>, Undelivered>) {
         reply.send(answer.unwrap_or_else(|why| Err(why.into())));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coupon::CouponKind;
+    use crate::coupon::change::Change;
+    use crate::coupon::ids::CouponId;
+
+    type Owners = OwnerPayload<CouponKind>;
+
+    /// The message as builds have it that know no traces.
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct FormerAsk {
+        #[prost(bytes = "vec", tag = "1")]
+        id: Vec<u8>,
+        #[prost(uint64, tag = "2")]
+        epoch: u64,
+        #[prost(bytes = "vec", tag = "3")]
+        ask: Vec<u8>,
+    }
+
+    fn ask(trace: Option<Box<TraceParent>>) -> RemoteAsk<CouponKind> {
+        RemoteAsk {
+            id: CouponId::new(7).unwrap(),
+            epoch: Epoch::new(3),
+            ask: crate::coupon::change::ChangeRequest::from(Change::Pause).into(),
+            trace,
+        }
+    }
+
+    fn trace() -> Option<Box<TraceParent>> {
+        Some(Box::new(TraceParent {
+            context: TraceContext::root(),
+            state: Some("vendor=a".into()),
+        }))
+    }
+
+    #[test]
+    fn a_request_is_read_with_its_trace() {
+        for ask in [ask(trace()), ask(None)] {
+            assert_eq!(Owners::decode_ask(&Owners::encode_ask(ask.clone())), Ok(ask));
+        }
+    }
+
+    #[test]
+    fn a_former_build_reads_a_traced_request_and_is_read() {
+        let former = FormerAsk::decode(Owners::encode_ask(ask(trace())).as_slice()).unwrap();
+        let untraced = Owners::encode_ask(ask(None));
+        assert_eq!(former.encode_to_vec(), untraced);
+        assert_eq!(Owners::decode_ask(&untraced), Ok(ask(None)));
+    }
+
+    #[test]
+    fn a_trace_that_no_node_writes_is_refused() {
+        let context = TraceContext::root().to_bytes().to_vec();
+        let long = "x".repeat(STATE_BYTES_MAX + 1);
+        for (context, state) in [(vec![0; 25], ""), (context[..24].to_vec(), ""), (context, &long)] {
+            let state = state.to_owned();
+            let wire = WireAsk {
+                trace: Some(WireTrace { context, state }),
+                ..WireAsk::decode(Owners::encode_ask(ask(None)).as_slice()).unwrap()
+            };
+            assert!(Owners::decode_ask(&wire.encode_to_vec()).is_err(), "{wire:?}");
+        }
     }
 }

@@ -12,6 +12,7 @@ use crate::coupon::rows::{Created, NewCoupon};
 use crate::ids::{RequestKey, UserId};
 use crate::owning::request::OwnerCommand;
 use crate::store::sqlite::{Options as SqliteOptions, SqliteStore};
+use crate::trace::{Span, Spans};
 
 type Engine = super::Engine<CouponKind>;
 
@@ -29,6 +30,7 @@ fn options() -> Options {
         record: LifeRecord::default(),
         lanes: 1,
         cluster: None,
+        spans: Spans::default(),
     }
 }
 
@@ -113,7 +115,7 @@ async fn issue_again(coupons: &Coupons, coupon: CouponId, user: UserId) -> Issue
     let known = async {
         loop {
             match coupons
-                .issue(coupon, user.clone(), key.clone(), 2 * DEADLINE)
+                .issue(coupon, user.clone(), key.clone(), 2 * DEADLINE, &Span::default())
                 .await
             {
                 Err(Setback::Unknown) => {}
@@ -171,7 +173,13 @@ async fn an_owner_that_panics_is_reloaded_and_every_request_is_answered() {
             let coupons = coupons.clone();
             tokio::spawn(async move {
                 coupons
-                    .issue(coupon, user(number), RequestKey::random(), DEADLINE)
+                    .issue(
+                        coupon,
+                        user(number),
+                        RequestKey::random(),
+                        DEADLINE,
+                        &Span::default(),
+                    )
                     .await
             })
         })

@@ -17,6 +17,12 @@ impl Position {
         Self(self.0 + entries as u64)
     }
 
+    /// Returns the position this many entries earlier.
+    #[must_use]
+    pub fn minus(self, entries: usize) -> Self {
+        Self(self.0.saturating_sub(entries as u64))
+    }
+
     /// Returns how many entries lie between an earlier position and this one.
     pub fn after(self, earlier: Self) -> u64 {
         self.0 - earlier.0

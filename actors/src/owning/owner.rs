@@ -24,14 +24,15 @@ use crate::owning::kind::{Kind, Run, Verdict};
 use crate::owning::request::{Answer, OwnerCommand, Reply, Request, Setback};
 use crate::store::batch::{BATCH_ROWS_MAX, Fate, Portion, Settlement};
 use crate::time::{Moment, Now};
+use crate::trace::{TraceContext, TraceParent};
 
 /// Effects that the owner's driver carries out.
 #[derive(Debug)]
 pub enum Effect<K: Kind> {
     /// Send an answer.
     Answer(Reply<K>, Answer<K>),
-    /// Store these entries.
-    Submit(Portion<K>),
+    /// Store these entries, which are of these traced requests.
+    Submit(Portion<K>, Vec<TraceParent>),
     /// Let the callers just answered have their turn, decide the requests that arrive meanwhile, and then
     /// send [`OwnerCommand::Submit`].
     Gather,
@@ -69,6 +70,8 @@ struct PortionInFlight<K: Kind> {
     run: K::Run,
     /// When the oldest entry of the run was decided.
     decided_at: Moment,
+    /// The spans of those requests in it that are traced.
+    traces: Vec<TraceParent>,
     /// True if the portion came back fenced, and waits for the shard's next epoch.
     fenced: bool,
 }
@@ -91,6 +94,8 @@ pub struct Owner<K: Kind> {
     decided: Position,
     /// The entries that no portion has yet, and when each was decided.
     undelivered: VecDeque<(Moment, K::Entry)>,
+    /// The spans of those requests of undelivered entries that are traced, with the position of each entry.
+    traces: Vec<(Position, TraceParent)>,
     in_flight: Option<PortionInFlight<K>>,
     /// True while undelivered entries wait for further entries. They wait until [`OwnerCommand::Submit`], or
     /// until the portion cannot or need not grow.
@@ -119,6 +124,7 @@ impl<K: Kind> Owner<K> {
             gate: Gate::default(),
             decided: Position::default(),
             undelivered: VecDeque::new(),
+            traces: Vec::new(),
             in_flight: None,
             gathering: false,
             gather_below,
@@ -244,8 +250,14 @@ impl<K: Kind> Owner<K> {
                 return;
             }
             Verdict::Refused(outcome) => outcome,
-            Verdict::Enter(entry) => self.enter(entry, now.moment, effects),
+            Verdict::Enter(entry) => {
+                let outcome = self.enter(entry, now.moment, effects);
+                let trace = reply.span().as_parent();
+                self.traces.extend(trace.map(|trace| (self.decided, trace)));
+                outcome
+            }
         };
+        reply.span().edit(|record| record.event("decided", now.timestamp));
         if let Some(Held { reply, outcome }) = self.gate.hold(self.decided, Held { reply, outcome }) {
             effects.push(Effect::Answer(reply, Ok(outcome)));
         }
@@ -277,12 +289,23 @@ impl<K: Kind> Owner<K> {
         };
         let length = K::run_length(self.undelivered.iter().map(|(_, entry)| entry), BATCH_ROWS_MAX);
         let run = K::run(self.undelivered.drain(..length).map(|(_, entry)| entry));
-        effects.push(Effect::Submit(self.portion(run.clone())));
+        let traces = self.traces_of_submitted();
+        effects.push(Effect::Submit(self.portion(run.clone()), traces.clone()));
         self.in_flight = Some(PortionInFlight {
             run,
             decided_at,
+            traces,
             fenced: false,
         });
+    }
+
+    /// Takes the spans of the requests whose entries are not undelivered any more.
+    fn traces_of_submitted(&mut self) -> Vec<TraceParent> {
+        let submitted = self.decided.minus(self.undelivered.len());
+        let count = self
+            .traces
+            .partition_point(|(position, _)| *position <= submitted);
+        self.traces.drain(..count).map(|(_, trace)| trace).collect()
     }
 
     /// Returns true if the next portion is small and later entries may join it.
@@ -312,7 +335,7 @@ impl<K: Kind> Owner<K> {
         match settlement.fate {
             Fate::Stored if lease_holds => {
                 let rows = portion.run.rows();
-                self.stored(rows, effects);
+                self.stored(rows, settlement.batch, effects);
             }
             Fate::Fenced if settlement.fence != self.fence => self.submit_again(effects),
             // A draining shard does not raise its epoch.
@@ -325,7 +348,7 @@ impl<K: Kind> Owner<K> {
         }
     }
 
-    fn stored(&mut self, rows: usize, effects: &mut Vec<Effect<K>>) {
+    fn stored(&mut self, rows: usize, batch: Option<TraceContext>, effects: &mut Vec<Effect<K>>) {
         self.in_flight = None;
         self.delayed = false;
         // A single caller does not wait for others.
@@ -335,7 +358,12 @@ impl<K: Kind> Owner<K> {
         self.submit(effects);
         let stored = self.gate.stored().plus(rows);
         let answers = self.gate.raise(stored);
-        effects.extend(answers.map(|Held { reply, outcome }| Effect::Answer(reply, Ok(outcome))));
+        effects.extend(answers.map(|Held { reply, outcome }| {
+            if let Some(batch) = batch {
+                reply.span().edit(|record| record.link(batch));
+            }
+            Effect::Answer(reply, Ok(outcome))
+        }));
         effects.extend(self.gathering.then_some(Effect::Gather));
         self.post(effects);
         self.stop_if_drained(effects);
@@ -347,8 +375,8 @@ impl<K: Kind> Owner<K> {
             return;
         };
         portion.fenced = false;
-        let run = portion.run.clone();
-        effects.push(Effect::Submit(self.portion(run)));
+        let (run, traces) = (portion.run.clone(), portion.traces.clone());
+        effects.push(Effect::Submit(self.portion(run), traces));
     }
 
     fn refence(&mut self, epoch: Epoch, effects: &mut Vec<Effect<K>>) {

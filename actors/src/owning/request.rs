@@ -10,6 +10,7 @@ use crate::ids::Epoch;
 use crate::owning::kind::Kind;
 use crate::store::batch::Settlement;
 use crate::time::Moment;
+use crate::trace::Span;
 
 /// Why there is no decision to answer with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
@@ -40,12 +41,13 @@ pub type Answer<K> = Result<<K as Kind>::Outcome, Setback>;
 /// A reply that is dropped without an answer (the owner panicked, or its mailbox is gone) answers
 /// [`Setback::Unknown`]. So no caller waits in vain, and no caller is refused if its request may have been
 /// decided. A reply holds the places that its request takes in bounded queues, and frees them when it
-/// answers.
+/// answers. It also holds the span of the attempt, which ends with the answer.
 #[derive(Debug)]
 pub struct Reply<K: Kind> {
     caller: Caller<K>,
     _node: Permit,
     owner: Option<Permit>,
+    span: Span,
 }
 
 #[derive(Debug)]
@@ -73,6 +75,7 @@ impl<K: Kind> Reply<K> {
             caller: Caller::Local(caller),
             _node: node,
             owner: None,
+            span: Span::default(),
         };
         (reply, answer)
     }
@@ -83,7 +86,19 @@ impl<K: Kind> Reply<K> {
             caller: Caller::Remote(caller),
             _node: node,
             owner: None,
+            span: Span::default(),
         }
+    }
+
+    /// Makes this the span that ends with the answer.
+    #[must_use]
+    pub fn traced(self, span: Span) -> Self {
+        Self { span, ..self }
+    }
+
+    /// Returns the span that ends with the answer.
+    pub fn span(&self) -> &Span {
+        &self.span
     }
 
     /// Returns true if the caller still waits.
@@ -96,6 +111,10 @@ impl<K: Kind> Reply<K> {
 
     /// Sends the answer. If the caller is gone, that is no error: a retry finds the decision.
     pub fn send(self, answer: Answer<K>) {
+        self.span.edit(|record| match &answer {
+            Ok(outcome) => record.note("firstcome.refused", K::is_refusal(outcome)),
+            Err(setback) => record.fail(setback.to_string()),
+        });
         match self.caller {
             Caller::Local(caller) => drop(caller.send(answer)),
             Caller::Remote(caller) => caller.send(answer),
@@ -117,6 +136,7 @@ pub struct Request<K: Kind> {
 impl<K: Kind> Request<K> {
     /// Takes a place in the owner's queue.
     pub fn enter(&mut self, owner: Permit) {
+        self.reply.span.event("queued");
         self.reply.owner = Some(owner);
     }
 

@@ -27,7 +27,9 @@ use crate::owning::request::{Answer, Reply, Request, Setback};
 use crate::owning::router::attempts::{Attempts, Step};
 use crate::owning::router::route::Route;
 use crate::owning::shard::ShardHandle;
+use crate::peer_names;
 use crate::time::{self, Moment};
+use crate::trace::{Span, SpanKind};
 
 /// Default maximum number of requests in all queues of a node: as many as four owners may have. With their
 /// waiting connections they take some 100 MB.
@@ -112,14 +114,22 @@ impl<K: Kind> Router<K> {
     }
 
     /// Brings a request to its owner and returns the answer, by `deadline`. `expires` is the same time on the
-    /// clock that owners use. A request that is not repeatable is not retried if it may have been decided.
+    /// clock that owners use. A request that is not repeatable is not retried if it may have been decided. Each
+    /// attempt is a part of `span`.
     ///
     /// Cancel safety: a dropped future may leave the request decided.
     ///
     /// # Errors
     ///
     /// If there is no decision to answer with.
-    pub async fn route(&self, id: K::Id, ask: K::Ask, expires: Moment, deadline: Instant) -> Answer<K> {
+    pub async fn route(
+        &self,
+        id: K::Id,
+        ask: K::Ask,
+        expires: Moment,
+        deadline: Instant,
+        span: &Span,
+    ) -> Answer<K> {
         let mut attempts = match K::is_repeatable(&ask) {
             true => Attempts::repeatable(),
             false => Attempts::once(),
@@ -127,7 +137,7 @@ impl<K: Kind> Router<K> {
         let shard = K::shard(id);
         loop {
             let seen = self.ownership.location(shard);
-            let answer = self.attempt(id, seen, ask.clone(), expires, deadline).await;
+            let answer = self.attempt(id, seen, ask.clone(), expires, deadline, span).await;
             // If the shard's owner is alive but not reached, it stays the owner for longer than a client
             // waits. Only a request that may have been decided waits all the same.
             if matches!(&answer, Err(Setback::Moved))
@@ -153,14 +163,20 @@ impl<K: Kind> Router<K> {
         ask: K::Ask,
         expires: Moment,
         deadline: Instant,
+        span: &Span,
     ) -> Answer<K> {
         let place = self.places.admit().map_err(|_full| {
             handles().refused_by_node.increment(1);
             Setback::Overloaded
         })?;
         let (reply, answer) = Reply::new(place);
-        let request = Request { ask, expires, reply };
-        let answered = match Route::of(location) {
+        let route = Route::of(location);
+        let request = Request {
+            ask,
+            expires,
+            reply: reply.traced(attempt_span::<K>(span, id, location, route)),
+        };
+        let answered = match route {
             Route::None => Some(Err(Setback::Moved)),
             Route::Local => {
                 self.shard(K::shard(id)).deliver(id, request);
@@ -238,6 +254,24 @@ impl<K: Kind> Router<K> {
     fn shard(&self, id: ShardId) -> &ShardHandle<K> {
         &self.shards[usize::from(id.get())]
     }
+}
+
+/// Begins the span of an attempt.
+fn attempt_span<K: Kind>(span: &Span, id: K::Id, location: ShardLocation, route: Route) -> Span {
+    let attempt = match route {
+        Route::None => return Span::default(),
+        Route::Local => span.child("decide", SpanKind::Internal),
+        Route::Peer { .. } => span.child("forward", SpanKind::Client),
+    };
+    attempt.edit(|record| {
+        record.note("firstcome.id", id.to_string());
+        record.note("firstcome.shard", u64::from(K::shard(id).get()));
+        record.note("firstcome.epoch", location.epoch.get());
+        if let Route::Peer { to, .. } = route {
+            record.note("firstcome.peer", peer_names::of(to));
+        }
+    });
+    attempt
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ use crate::store::batch::{Batch, Fate, Portion, Settlement};
 use crate::store::{Result, Store, StoreError};
 use crate::summary::{self, Occurrence};
 use crate::time;
+use crate::trace::{Span, SpanKind, Spans, TraceParent};
 
 /// How long a call to the store may take. After this time the outcome is unknown.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
@@ -59,7 +60,13 @@ impl<K: Kind> Clone for Lanes<K> {
 impl<K: Kind> Lanes<K> {
     /// Starts this many lanes. They end when the last clone is dropped. `owners_max`, the maximum number of
     /// active owners, bounds their queues, because an owner has at most one portion in flight.
-    pub fn start(count: usize, owners_max: usize, store: &Arc<dyn Store<K>>, lease: &Lease) -> Self {
+    pub fn start(
+        count: usize,
+        owners_max: usize,
+        store: &Arc<dyn Store<K>>,
+        lease: &Lease,
+        spans: &Spans,
+    ) -> Self {
         let delayed = Arc::new(AtomicUsize::new(0));
         let start = |_| {
             let (sender, submissions) = mpsc::channel(owners_max.max(1));
@@ -72,6 +79,9 @@ impl<K: Kind> Lanes<K> {
                 is_busy: false,
                 call: None,
                 pause: None,
+                spans: spans.clone(),
+                batch: Span::default(),
+                is_batch_over: false,
                 metrics: handles(),
             };
             tokio::spawn(critical("a lane", shell.run(submissions)));
@@ -83,11 +93,21 @@ impl<K: Kind> Lanes<K> {
         }
     }
 
-    /// Submits a portion. Its fate goes to `mailbox` as [`OwnerCommand::Settle`]. Returns false if the lane is
-    /// gone or its queue is full.
-    pub fn submit(&self, portion: Portion<K>, mailbox: ActorRef<OwnerMail<K>>) -> bool {
+    /// Submits a portion, with the spans of its traced requests. Its fate goes to `mailbox` as
+    /// [`OwnerCommand::Settle`]. Returns false if the lane is gone or its queue is full.
+    pub fn submit(
+        &self,
+        portion: Portion<K>,
+        traces: Vec<TraceParent>,
+        mailbox: ActorRef<OwnerMail<K>>,
+    ) -> bool {
         let lane = usize::from(portion.shard.get()) % self.lanes.len();
-        self.lanes[lane].try_send(Submission { portion, mailbox }).is_ok()
+        let submission = Submission {
+            portion,
+            traces,
+            mailbox,
+        };
+        self.lanes[lane].try_send(submission).is_ok()
     }
 
     /// Returns true if the store does not accept the batch of at least one lane.
@@ -116,6 +136,7 @@ impl<K: Kind> Lanes<K> {
 /// A call to the store that is under way. If it is dropped, the store may still carry it out.
 struct Call<K: Kind> {
     begun: Instant,
+    span: Span,
     returns: BoxFuture<'static, Event<K, Mailbox<K>>>,
 }
 
@@ -129,6 +150,11 @@ struct Shell<K: Kind> {
     is_busy: bool,
     call: Option<Call<K>>,
     pause: Option<std::pin::Pin<Box<Sleep>>>,
+    spans: Spans,
+    /// The span of the batch in flight, if one of its requests is traced.
+    batch: Span,
+    /// True if the portions of that batch have their fate.
+    is_batch_over: bool,
     metrics: &'static Handles,
 }
 
@@ -152,8 +178,9 @@ impl<K: Kind> Shell<K> {
             };
             self.lane.handle(event, &mut effects);
             for effect in effects.drain(..) {
-                Self::carry_out(&mut self.call, &mut self.pause, &self.store, self.metrics, effect);
+                self.carry_out(effect);
             }
+            self.end_batch_if_over();
             self.show_delay();
             self.show_work();
         }
@@ -165,24 +192,27 @@ impl<K: Kind> Shell<K> {
         }
     }
 
-    fn carry_out(
-        call: &mut Option<Call<K>>,
-        pause: &mut Option<std::pin::Pin<Box<Sleep>>>,
-        store: &Arc<dyn Store<K>>,
-        metrics: &Handles,
-        effect: Effect<K, Mailbox<K>>,
-    ) {
+    fn carry_out(&mut self, effect: Effect<K, Mailbox<K>>) {
         match effect {
-            Effect::Write(batch) => *call = Some(write(Arc::clone(store), batch)),
-            Effect::ReadBack(batch) => *call = Some(read_back(Arc::clone(store), batch)),
-            Effect::Pause(duration) => *pause = Some(Box::pin(tokio::time::sleep(duration))),
-            Effect::Settle(Submission { portion, mailbox }, fate) => {
-                show_fate(&portion, fate, metrics);
+            Effect::Write(batch) => {
+                self.end_batch_if_over();
+                let span = self.call_span("commit");
+                self.call = Some(write(Arc::clone(&self.store), batch, span));
+            }
+            Effect::ReadBack(batch) => {
+                let span = self.call_span("read back");
+                self.call = Some(read_back(Arc::clone(&self.store), batch, span));
+            }
+            Effect::Pause(duration) => self.pause = Some(Box::pin(tokio::time::sleep(duration))),
+            Effect::Settle(Submission { portion, mailbox, .. }, fate) => {
+                self.is_batch_over = true;
+                show_fate(&portion, fate, self.metrics, &self.batch);
                 // An owner that is gone has answered all its callers already.
                 let _ = mailbox.cast(
                     OwnerCommand::Settle(Settlement {
                         fence: portion.fence,
                         fate,
+                        batch: self.batch.context(),
                     })
                     .into(),
                 );
@@ -191,6 +221,29 @@ impl<K: Kind> Shell<K> {
                 let _ = submission.mailbox.cast(OwnerCommand::Delayed.into());
             }
             Effect::EndProcess(why) => crate::store::end_process(&why),
+        }
+    }
+
+    /// Begins the span of a call for the batch in flight, and that of the batch if it has none. The batch is
+    /// part of the trace of its first traced request, and links to all of them.
+    fn call_span(&mut self, name: &'static str) -> Span {
+        let mut traces = self.lane.traces();
+        if !self.batch.is_recorded()
+            && let Some(first) = traces.next()
+        {
+            self.batch = self.spans.continued(first, "batch", SpanKind::Internal);
+            self.batch.edit(|record| {
+                record.link(first.context);
+                traces.for_each(|trace| record.link(trace.context));
+                record.note("firstcome.rows", self.lane.rows());
+            });
+        }
+        self.batch.child(name, SpanKind::Client)
+    }
+
+    fn end_batch_if_over(&mut self) {
+        if std::mem::take(&mut self.is_batch_over) {
+            self.batch = Span::default();
         }
     }
 
@@ -219,16 +272,18 @@ impl<K: Kind> Shell<K> {
     }
 }
 
-fn write<K: Kind>(store: Arc<dyn Store<K>>, batch: Batch<K>) -> Call<K> {
+fn write<K: Kind>(store: Arc<dyn Store<K>>, batch: Batch<K>, span: Span) -> Call<K> {
     Call {
         begun: Instant::now(),
+        span,
         returns: Box::pin(async move { Event::Written(limited(store.write(&batch)).await) }),
     }
 }
 
-fn read_back<K: Kind>(store: Arc<dyn Store<K>>, batch: Batch<K>) -> Call<K> {
+fn read_back<K: Kind>(store: Arc<dyn Store<K>>, batch: Batch<K>, span: Span) -> Call<K> {
     Call {
         begun: Instant::now(),
+        span,
         returns: Box::pin(async move { Event::ReadBack(limited(store.read_back(&batch)).await) }),
     }
 }
@@ -259,8 +314,12 @@ async fn call_returns<K: Kind>(call: &mut Option<Call<K>>, metrics: &Handles) ->
                 summary::count(Occurrence::SlowCommit, None, Some(example));
             }
         }
-        Event::Written(Err(error)) => show_failure(error, metrics),
-        Event::ReadBack(_) | Event::Submitted(_) | Event::RetryDue { .. } => {}
+        Event::Written(Err(error)) => {
+            under_way.span.edit(|record| record.fail(error.to_string()));
+            show_failure(error, metrics);
+        }
+        Event::ReadBack(Err(error)) => under_way.span.edit(|record| record.fail(error.to_string())),
+        Event::ReadBack(Ok(_)) | Event::Submitted(_) | Event::RetryDue { .. } => {}
     }
     *call = None;
     event
@@ -288,20 +347,23 @@ fn portion_text<K: Kind>(portion: &Portion<K>) -> String {
     format!("{id} in shard {shard}, epoch {}", fence.epoch)
 }
 
-fn show_fate<K: Kind>(portion: &Portion<K>, fate: Fate, metrics: &Handles) {
+fn show_fate<K: Kind>(portion: &Portion<K>, fate: Fate, metrics: &Handles, batch: &Span) {
     let (id, shard, epoch) = (portion.id, portion.shard, portion.fence.epoch);
     match fate {
         Fate::Stored => {}
         Fate::Fenced => {
+            batch.edit(|record| record.fail("fenced"));
             metrics.fenced_rows.increment(portion.run.rows() as u64);
             tracing::debug!(%id, %shard, %epoch, "a portion was fenced");
             summary::count(Occurrence::PortionFenced, None, Some(portion_text(portion)));
         }
         Fate::Contradicted => {
+            batch.edit(|record| record.fail("contradicted"));
             metrics.contradictions.increment(1);
             tracing::error!(%id, %shard, %epoch, "the store contradicts an owner; the owner is loaded again");
         }
         Fate::Unknown => {
+            batch.edit(|record| record.fail("the outcome is unknown"));
             tracing::debug!(%id, %shard, %epoch, "the lease ended before a portion was known to be stored");
             summary::count(Occurrence::PortionGivenUp, None, Some(portion_text(portion)));
         }

@@ -2,6 +2,7 @@
 
 use crate::ids::{Fence, ShardId};
 use crate::owning::kind::{Kind, Run};
+use crate::trace::TraceContext;
 
 /// Maximum number of rows in one batch. More rows would only make a commit longer (2,048 rows take 45 ms on
 /// MySQL 9). With the longest ids and keys, this many rows are a twentieth of the smallest default packet (16
@@ -62,6 +63,8 @@ pub struct Settlement {
     pub fence: Fence,
     /// What became of the portion.
     pub fate: Fate,
+    /// The span of its batch, if that is traced.
+    pub batch: Option<TraceContext>,
 }
 
 /// What became of a portion.

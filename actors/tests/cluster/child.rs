@@ -14,6 +14,7 @@ use actors::ids::{NodeId, RequestKey, UserId};
 use actors::owning::owner::actor::OWNER_PLACES;
 use actors::owning::router::REQUESTS_MAX;
 use actors::store::mysql::{self, MySqlStore};
+use actors::trace::{Span, Spans};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::{Value, json};
 use testkit::{prometheus, worker};
@@ -50,6 +51,7 @@ pub async fn run(configuration: &Value) {
         record: LifeRecord::default(),
         lanes: 2,
         cluster: Some(cluster),
+        spans: Spans::default(),
     };
     let store = Arc::new(store);
     let engine = Engine::start(options, store.clone()).await.unwrap();
@@ -73,7 +75,7 @@ async fn carry_out(command: &Value, coupons: &Coupons, metrics: &PrometheusHandl
                 UserId::parse(text("user")).unwrap(),
                 RequestKey::parse(text("key")).unwrap(),
             );
-            match coupons.issue(coupon(), user, key, limit).await {
+            match coupons.issue(coupon(), user, key, limit, &Span::default()).await {
                 Ok(IssueOutcome::Issued(issuance)) => json!({"issued": issuance.id.sequence.get()}),
                 Ok(IssueOutcome::Replayed(issuance)) => json!({"replayed": issuance.id.sequence.get()}),
                 Ok(IssueOutcome::Refused(refusal)) => json!({"refused": format!("{refusal:?}")}),
@@ -89,7 +91,10 @@ async fn carry_out(command: &Value, coupons: &Coupons, metrics: &PrometheusHandl
                 None if command["pause"] == true => Change::Pause,
                 None => Change::Resume,
             };
-            match coupons.change(coupon(), change.into(), limit).await {
+            match coupons
+                .change(coupon(), change.into(), limit, &Span::default())
+                .await
+            {
                 Ok(ChangeOutcome::Done(done)) => json!({"version": done.coupon.version}),
                 other => format!("{other:?}").into(),
             }

@@ -6,6 +6,7 @@ use actors::coupon::ids::CouponId;
 use actors::coupon::issue::{IssueOutcome, Refusal};
 use actors::owning::request::Setback;
 use actors::owning::shard::LOADS_WAITING_MAX;
+use actors::trace::Span;
 use testkit::poll::eventually;
 use tokio::task::JoinHandle;
 
@@ -29,14 +30,23 @@ async fn loads_beyond_the_limit_are_refused_even_if_the_callers_of_earlier_loads
     eventually("one more load is refused", async || {
         fixture
             .coupons
-            .issue(unknown(LOADS_WAITING_MAX as u64), user(1), key(1), short)
+            .issue(
+                unknown(LOADS_WAITING_MAX as u64),
+                user(1),
+                key(1),
+                short,
+                &Span::default(),
+            )
             .await
             == Err(Setback::Overloaded)
     })
     .await;
     fixture.faults.hold_loads(false);
     eventually("there is room again", async || {
-        fixture.coupons.issue(unknown(0), user(1), key(1), DEADLINE).await
+        fixture
+            .coupons
+            .issue(unknown(0), user(1), key(1), DEADLINE, &Span::default())
+            .await
             == Ok(IssueOutcome::Refused(Refusal::UnknownCoupon))
     })
     .await;

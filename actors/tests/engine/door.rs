@@ -6,6 +6,7 @@ use actors::coupon::change::{Change, ChangeOutcome};
 use actors::coupon::issue::{IssueOutcome, Refusal};
 use actors::coupon::offer::OfferPatch;
 use actors::owning::request::Setback;
+use actors::trace::Span;
 use testkit::poll::eventually;
 
 use super::fixture::{DEADLINE, TestEngine};
@@ -28,7 +29,12 @@ async fn no_new_request_is_refused_as_sold_out_after_a_raise_is_answered() {
         };
         let changed = fixture
             .coupons
-            .change(coupon, Change::Patch(Box::new(patch)).into(), DEADLINE)
+            .change(
+                coupon,
+                Change::Patch(Box::new(patch)).into(),
+                DEADLINE,
+                &Span::default(),
+            )
             .await;
         assert!(matches!(changed, Ok(ChangeOutcome::Done(_))), "{changed:?}");
         fixture.must_issue(coupon, round).await;

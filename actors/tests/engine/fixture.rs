@@ -16,6 +16,7 @@ use actors::owning::owner::actor::OWNER_PLACES;
 use actors::owning::router::REQUESTS_MAX;
 use actors::store::sqlite::{Options as SqliteOptions, SqliteStore};
 use actors::store::{Claim, ClusterStore, NodeRow, NodeState, ShardRow};
+use actors::trace::{Span, Spans};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
 use testkit::poll::eventually;
@@ -94,6 +95,7 @@ impl TestEngine {
             record: LifeRecord::default(),
             lanes: 1,
             cluster: None,
+            spans: Spans::default(),
         };
         let faults = Arc::new(Faults::default());
         let (store, engine) = start(&file, &options, &faults).await;
@@ -137,7 +139,13 @@ impl TestEngine {
 
     pub async fn issue(&self, coupon: CouponId, user_number: u32, key_number: u32) -> IssueAnswer {
         self.coupons
-            .issue(coupon, user(user_number), key(key_number), DEADLINE)
+            .issue(
+                coupon,
+                user(user_number),
+                key(key_number),
+                DEADLINE,
+                &Span::default(),
+            )
             .await
     }
 
@@ -161,7 +169,13 @@ impl TestEngine {
         let coupons = self.coupons.clone();
         tokio::spawn(async move {
             coupons
-                .issue(coupon, user(user_number), key(key_number), deadline)
+                .issue(
+                    coupon,
+                    user(user_number),
+                    key(key_number),
+                    deadline,
+                    &Span::default(),
+                )
                 .await
         })
     }

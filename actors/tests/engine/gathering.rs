@@ -1,6 +1,7 @@
 //! A small crowd of clients that send their next request as soon as the last request is answered.
 
 use actors::coupon::issue::IssueOutcome;
+use actors::trace::Span;
 
 use super::fixture::{DEADLINE, TestEngine, key, user};
 
@@ -18,7 +19,9 @@ async fn the_next_requests_of_a_small_crowd_are_stored_in_one_batch_and_not_in_t
             let coupons = fixture.coupons.clone();
             tokio::spawn(async move {
                 for number in (client * REQUESTS)..(client + 1) * REQUESTS {
-                    let answer = coupons.issue(coupon, user(number), key(number), DEADLINE).await;
+                    let answer = coupons
+                        .issue(coupon, user(number), key(number), DEADLINE, &Span::default())
+                        .await;
                     assert!(matches!(answer, Ok(IssueOutcome::Issued(_))), "{answer:?}");
                 }
             })

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use actors::coupon::ids::Sequence;
 use actors::coupon::issue::{IssueOutcome, Refusal};
 use actors::owning::request::Setback;
+use actors::trace::Span;
 use testkit::poll::eventually;
 
 use super::fixture::{LONG, TestEngine, key, user};
@@ -89,7 +90,7 @@ async fn a_portion_of_one_incarnation_is_not_retried_under_the_lease_of_the_next
     fixture.faults.refuse_writes(true);
     let answer = fixture
         .coupons
-        .issue(coupon, user(1), key(1), Duration::from_secs(1))
+        .issue(coupon, user(1), key(1), Duration::from_secs(1), &Span::default())
         .await;
     assert_eq!(answer, Err(Setback::Unknown));
     fixture.store_fails().await;

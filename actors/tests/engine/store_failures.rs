@@ -9,6 +9,7 @@ use actors::coupon::issue::IssueOutcome;
 use actors::coupon::rows::{CouponQuery, CouponRows};
 use actors::engine::NotReady;
 use actors::owning::request::Setback;
+use actors::trace::Span;
 use testkit::poll::eventually;
 
 use super::faults::Fault;
@@ -52,7 +53,10 @@ async fn an_outcome_that_is_not_known_by_the_deadline_is_unknown_and_a_retry_fin
     // Long enough to load the coupon and decide.
     let short = Duration::from_secs(1);
     assert_eq!(
-        fixture.coupons.issue(coupon, user(1), key(1), short).await,
+        fixture
+            .coupons
+            .issue(coupon, user(1), key(1), short, &Span::default())
+            .await,
         Err(Setback::Unknown)
     );
     fixture.faults.refuse_writes(false);

@@ -215,6 +215,7 @@ async fn ask(command: &Value, links: &Links, limit: Duration) -> Value {
         id: coupon(command),
         epoch: Epoch::new(command["epoch"].as_u64().unwrap_or(EPOCH)),
         ask: IssueRequest { user, key }.into(),
+        trace: None,
     };
     links.send(incarnation(command), outgoing(ask, expires, reply));
     match tokio::time::timeout(limit, answer).await {
@@ -263,6 +264,7 @@ async fn change(command: &Value, links: &Links, limit: Duration) -> Value {
         id: coupon(command),
         epoch: Epoch::new(EPOCH),
         ask: request.into(),
+        trace: None,
     };
     links.send(incarnation(command), outgoing(ask, moment() + limit, reply));
     format!("{:?}", tokio::time::timeout(limit, answer).await).into()
@@ -333,6 +335,7 @@ impl Handler<Payload> for Owners {
             id: coupon,
             epoch,
             ask,
+            trace: _,
         } = ask;
         if epoch != Epoch::new(EPOCH) {
             return path.send(Err(Setback::Moved));

@@ -13,6 +13,7 @@ use actors::owning::pair::Either::{First, Second};
 use actors::owning::pair::Pair;
 use actors::owning::request::Setback;
 use actors::store::sqlite::{Options as SqliteOptions, SqliteStore};
+use actors::trace::{Span, Spans};
 use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 
 use crate::tally::{Add, AddOutcome, Addition, Tally, TallyId};
@@ -68,6 +69,7 @@ impl TallyEngine {
             record: LifeRecord::default(),
             lanes: 1,
             cluster: None,
+            spans: Spans::default(),
         };
         let engine = Engine::start(options, Arc::new(store.clone())).await.unwrap();
         let ready = async {
@@ -101,7 +103,12 @@ impl TallyEngine {
     async fn add(&self, tally: TallyId, key: RequestKey, amount: u64) -> Result<AddOutcome, Setback> {
         let answer = self
             .engine
-            .request(Second(tally), Second(Add { key, amount }), DEADLINE)
+            .request(
+                Second(tally),
+                Second(Add { key, amount }),
+                DEADLINE,
+                &Span::default(),
+            )
             .await?;
         Ok(answer.second().expect("an answer of the requested kind"))
     }
@@ -193,8 +200,11 @@ async fn owners_of_both_kinds_live_in_one_shard() {
     assert_eq!(Both::shard(First(coupon.id)), Both::shard(Second(tally())));
     let user = UserId::parse("alice").unwrap();
     let ask = CouponAsk::Issue(IssueRequest { user, key: key(1) });
+    let untraced = Span::default();
     let (issued, sum) = tokio::join!(
-        fixture.engine.request(First(coupon.id), First(ask), DEADLINE),
+        fixture
+            .engine
+            .request(First(coupon.id), First(ask), DEADLINE, &untraced),
         fixture.add(tally(), key(1), 2)
     );
     let issued = issued.unwrap().first();

@@ -16,6 +16,7 @@ use actors::owning::pair::Pair;
 use actors::owning::router::REQUESTS_MAX;
 use actors::store::mysql::{self, MySqlStore};
 use actors::store::{ClusterStore, NodeState};
+use actors::trace::{Span, Spans};
 use serde_json::{Value, json};
 use sqlx::Connection;
 use sqlx::mysql::MySqlConnection;
@@ -69,6 +70,7 @@ async fn serve(configuration: &Value) {
             tls: None,
             heartbeat: HEARTBEAT,
         }),
+        spans: Spans::default(),
     };
     let store = open(configuration["url"].as_str().unwrap()).await;
     let engine = Engine::start(options, Arc::new(store)).await.unwrap();
@@ -93,7 +95,10 @@ async fn carry_out(command: &Value, engine: &Engine<Both>) -> Value {
                 amount: command["amount"].as_u64().unwrap(),
             };
             let tally = TallyId(command["tally"].as_u64().unwrap());
-            match engine.request(Second(tally), Second(add), DEADLINE).await {
+            match engine
+                .request(Second(tally), Second(add), DEADLINE, &Span::default())
+                .await
+            {
                 Ok(outcome) => match outcome.second().expect("an answer of the requested kind") {
                     AddOutcome::Added(addition) | AddOutcome::Replayed(addition) => {
                         json!({"added": [addition.number, addition.amount, addition.total]})

@@ -105,7 +105,8 @@ async fn change(
         if_versions: if_match::versions(&call.head)?,
         key: request_key(&call.head)?,
     };
-    let (view, replayed) = service.change_coupon(id, request, by).await?;
+    let changing = service.change_coupon(id, request, by, &call.head.span);
+    let (view, replayed) = changing.await?;
     let mut response = coupon(StatusCode::OK, &view);
     set_replayed(&mut response, replayed);
     Ok(response)

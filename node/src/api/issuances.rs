@@ -81,7 +81,7 @@ pub(super) async fn issue(service: &Service, call: &Call) -> Answer {
         }
     };
     let key = key.unwrap_or_else(RequestKey::random);
-    let IssueResponse { issuance, replayed } = service.issue(coupon, user, key).await?;
+    let IssueResponse { issuance, replayed } = service.issue(coupon, user, key, &call.head.span).await?;
     let mut response = json::response(StatusCode::CREATED, &IssuanceBody::from(&issuance));
     let id = issuance.id;
     set_header(&mut response, LOCATION, format_args!("/v1/issuances/{id}"));

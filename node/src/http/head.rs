@@ -10,6 +10,7 @@ use http::{HeaderMap, Method};
 use super::body::BodyDeadline;
 use super::problem::RequestError;
 use super::route_metrics::{RouteMetrics, UNMATCHED};
+use actors::trace::Span;
 
 /// A request without its body.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(crate) struct Head {
     pub(crate) body_deadline: Option<Arc<BodyDeadline>>,
     /// True if this is a request of the most frequent kind.
     pub(crate) is_hot: bool,
+    /// The span of the request, if it is traced.
+    pub(crate) span: Span,
     route: OnceLock<&'static RouteMetrics>,
     body_left_unread: AtomicBool,
 }
@@ -43,6 +46,7 @@ impl Head {
             client: peer,
             body_deadline: None,
             is_hot: false,
+            span: Span::default(),
             route: OnceLock::new(),
             body_left_unread: AtomicBool::new(false),
         }

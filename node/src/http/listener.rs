@@ -24,6 +24,7 @@ use warp::reply::Response;
 use super::body::BodyDeadline;
 use super::clients::Clients;
 use super::cors::Cors;
+use super::trace::Sampler;
 use super::unsent::Unsent;
 use super::{accept, open_files, pace, request, tls};
 use crate::config::{AccessLog, Config, Origin};
@@ -84,6 +85,8 @@ pub struct Options {
     pub tls: Option<tls::Options>,
     /// Which requests are of the most frequent kind.
     pub is_hot: IsHot,
+    /// Chooses the requests that are traced.
+    pub sampler: Sampler,
 }
 
 impl Default for Options {
@@ -114,6 +117,7 @@ pub(super) struct Shared {
     pub(super) clients: Arc<Clients>,
     pub(super) unsent: Arc<Unsent>,
     pub(super) tls: Option<Arc<tls::Tls>>,
+    pub(super) sampler: Sampler,
 }
 
 /// Why a socket cannot be served.
@@ -189,6 +193,7 @@ impl Listener {
                 is_hot: options.is_hot,
             },
             tls: options.tls.map(tls::Tls::start).transpose()?,
+            sampler: options.sampler,
         };
         let accepting = accept::accept(socket, routes, connections_max, Arc::new(shared), receiver);
         tokio::spawn(critical("accepting connections", accepting));

@@ -23,7 +23,7 @@ use super::head::Head;
 use super::listener::{IsHot, Shared};
 use super::problem::Problem;
 use super::response_body::SharedBody;
-use super::trace::{TRACERESPONSE, Trace};
+use super::trace::{self, TRACERESPONSE, Trace};
 use super::unsent::{PORTION_BYTES, Reservation};
 use crate::config::AccessLog;
 
@@ -57,9 +57,11 @@ pub(super) fn split(
     let query = request.uri().query().unwrap_or_default().to_owned();
     let headers = std::mem::take(request.headers_mut());
     let is_hot = (shared.responses.is_hot)(request.method(), request.uri().path());
+    let traced = shared.sampler.begin(&headers, request.uri().path());
     let mut head = Head::new(request.method().clone(), query, headers, peer);
     head.client = client_address(peer, &head.headers, &shared.trusted_proxies);
     head.is_hot = is_hot;
+    head.span = traced;
     head.body_deadline = Some(Arc::clone(&shared.body_deadline));
     let head = Arc::new(head);
     request.extensions_mut().insert(Arc::clone(&head));
@@ -109,8 +111,9 @@ pub(super) async fn respond(
     }
     let took = started.elapsed();
     head.route().record(&head.method, response.status(), took);
+    end_span(head, &id, response.status());
     log(head, response.status(), took, options.access, span);
-    if let Some(value) = trace.and_then(|trace| trace.response()) {
+    if let Some(value) = trace::response(&head.span, trace) {
         response.headers_mut().insert(TRACERESPONSE, value);
     }
     response.headers_mut().insert(X_REQUEST_ID, id);
@@ -148,10 +151,28 @@ fn span(head: &Head, id: &HeaderValue, trace: Option<Trace<'_>>) -> Span {
     let id = id.to_str().unwrap_or_default();
     let span =
         tracing::error_span!("request", id, client = %head.client, method = %head.method, trace_id = Empty);
-    if let Some(trace) = trace {
-        span.record("trace_id", trace.trace_id);
-    }
+    match (head.span.context(), trace) {
+        (Some(context), _) => span.record("trace_id", format!("{:032x}", context.trace_id())),
+        (None, Some(trace)) => span.record("trace_id", trace.trace_id),
+        (None, None) => &span,
+    };
     span
+}
+
+/// Ends the traced span of a request.
+fn end_span(head: &Head, id: &HeaderValue, status: StatusCode) {
+    head.span.edit(|record| {
+        let (method, route) = (head.method.as_str().to_owned(), head.route().label());
+        record.name = format!("{method} {route}").into();
+        record.note("http.request.method", method);
+        record.note("http.route", route);
+        record.note("http.response.status_code", u64::from(status.as_u16()));
+        record.note("firstcome.request_id", id.to_str().unwrap_or_default().to_owned());
+        if status.is_server_error() {
+            record.fail(status.canonical_reason().unwrap_or_default());
+        }
+    });
+    head.span.end();
 }
 
 /// Writes a line to the access log if the request is to be logged there. Otherwise logs the line at debug

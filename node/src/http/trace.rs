@@ -1,10 +1,15 @@
-//! W3C Trace Context: the trace of a request, for the log and the response.
+//! W3C Trace Context: the trace of a request, for the log and the response, and the choice of the requests
+//! that are traced.
 //!
 //! The response has `traceresponse`, as in the working group's draft: the same trace and flags, with a span
 //! of this node. A malformed `traceparent` is ignored, as the recommendation requires.
 
+use std::sync::Arc;
+
+use actors::trace::{STATE_BYTES_MAX, Span, SpanKind, Spans, TraceContext, TraceParent};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// Header of responses.
 pub(super) const TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
@@ -17,7 +22,66 @@ const VALUE_BYTES: usize = 2 + 1 + 32 + 1 + 16 + 1 + 2;
 pub(super) struct Trace<'a> {
     /// 32 lower-case hexadecimal digits, not all 0.
     pub(super) trace_id: &'a str,
+    parent_id: &'a str,
     flags: &'a str,
+}
+
+/// The flags whose meaning is known: the trace is recorded, and its id is random.
+const FLAGS: u8 = 0b11;
+
+/// Paths of requests that may begin a trace.
+const TRACED_PATHS: &str = "/v1/";
+
+/// Chooses the requests that are traced.
+#[derive(Debug, Clone, Default)]
+pub struct Sampler {
+    spans: Spans,
+    ratio: f64,
+}
+
+impl Sampler {
+    /// Makes a sampler that begins a trace with this share of the requests that belong to none.
+    pub(crate) fn new(spans: Spans, ratio: f64) -> Self {
+        Self { spans, ratio }
+    }
+
+    /// Begins the span of a request, if the request is traced.
+    pub(super) fn begin(&self, headers: &HeaderMap, path: &str) -> Span {
+        if !self.spans.are_recorded() {
+            return Span::default();
+        }
+        match Trace::of(headers).and_then(|trace| trace.context()) {
+            Some(context) => {
+                let state = if context.is_sampled() {
+                    state(headers)
+                } else {
+                    None
+                };
+                let parent = TraceParent { context, state };
+                self.spans.continued(&parent, "request", SpanKind::Server)
+            }
+            None if path.starts_with(TRACED_PATHS) && rand::random::<f64>() < self.ratio => {
+                self.spans.root("request", SpanKind::Server)
+            }
+            None => Span::default(),
+        }
+    }
+}
+
+/// Returns the trace state, which may be in several headers. One that is too long or not ASCII is left out.
+fn state(headers: &HeaderMap) -> Option<Arc<str>> {
+    let values = headers.get_all(TRACESTATE).iter().map(HeaderValue::to_str);
+    let values: Vec<&str> = values.collect::<Result<_, _>>().ok()?;
+    let state = values.join(",");
+    (1..=STATE_BYTES_MAX).contains(&state.len()).then(|| state.into())
+}
+
+/// Returns the header of the response to a request with this span and this trace.
+pub(super) fn response(span: &Span, trace: Option<Trace<'_>>) -> Option<HeaderValue> {
+    match span.context() {
+        Some(context) => HeaderValue::try_from(context.to_string()).ok(),
+        None => trace.and_then(|trace| trace.response()),
+    }
 }
 
 impl<'a> Trace<'a> {
@@ -51,11 +115,25 @@ impl<'a> Trace<'a> {
             && is_id(parent_id, 16)
             && is_hex(flags, 2)
             && ends_well;
-        is_valid.then_some(Self { trace_id, flags })
+        is_valid.then_some(Self {
+            trace_id,
+            parent_id,
+            flags,
+        })
+    }
+
+    /// Returns the span that the request continues.
+    fn context(&self) -> Option<TraceContext> {
+        let flags = u8::from_str_radix(self.flags, 16).ok()?;
+        TraceContext::new(
+            u128::from_str_radix(self.trace_id, 16).ok()?,
+            u64::from_str_radix(self.parent_id, 16).ok()?,
+            flags & FLAGS,
+        )
     }
 
     /// Returns the header of the response: the trace, and a new span.
-    pub(super) fn response(&self) -> Option<HeaderValue> {
+    fn response(&self) -> Option<HeaderValue> {
         let span = rand::random::<u64>().max(1);
         HeaderValue::try_from(format!("00-{}-{span:016x}-{}", self.trace_id, self.flags)).ok()
     }
@@ -64,6 +142,7 @@ impl<'a> Trace<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use actors::trace::{SpanReceiver, SpanRecord};
 
     const ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
@@ -101,6 +180,68 @@ mod tests {
         ] {
             assert_eq!(parse(&text), None, "{text}");
         }
+    }
+
+    #[derive(Debug)]
+    struct Nowhere;
+
+    impl SpanReceiver for Nowhere {
+        fn receive(&self, _span: SpanRecord) {}
+    }
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let pair = |(name, value): &(&'static str, &str)| {
+            (
+                HeaderName::from_static(name),
+                HeaderValue::from_str(value).unwrap(),
+            )
+        };
+        pairs.iter().map(pair).collect()
+    }
+
+    #[test]
+    fn a_request_is_traced_as_its_caller_traces_it_and_any_other_by_the_share() {
+        let [sampled, unsampled] = ["03", "02"].map(|flags| format!("00-{ID}-00f067aa0ba902b7-{flags}"));
+        let long = "x".repeat(STATE_BYTES_MAX + 1);
+        let (none, all) = (0.0, 1.0);
+        for (ratio, path, pairs, state) in [
+            (none, "/readyz", vec![("traceparent", &*sampled)], Some(None)),
+            (
+                none,
+                "/v1/coupons",
+                vec![
+                    ("traceparent", &sampled),
+                    ("tracestate", "a=1"),
+                    ("tracestate", "b=2"),
+                ],
+                Some(Some("a=1,b=2")),
+            ),
+            (
+                none,
+                "/v1/coupons",
+                vec![("traceparent", &sampled), ("tracestate", &long)],
+                Some(None),
+            ),
+            (all, "/v1/coupons", vec![("traceparent", &unsampled)], None),
+            (all, "/v1/coupons", vec![("tracestate", "a=1")], Some(None)),
+            (all, "/v1/coupons", vec![("traceparent", "malformed")], Some(None)),
+            (all, "/readyz", vec![], None),
+            (none, "/v1/coupons", vec![], None),
+        ] {
+            let span = Sampler::new(Spans::to(Arc::new(Nowhere)), ratio).begin(&headers(&pairs), path);
+            let parent = span.as_parent();
+            let found = parent.as_ref().map(|parent| parent.state.as_deref());
+            assert_eq!(found, state, "{path} {pairs:?}");
+            if pairs.iter().any(|(_, value)| *value == sampled) {
+                let context = parent.unwrap().context;
+                assert_eq!(
+                    (format!("{:032x}", context.trace_id()), context.flags()),
+                    (ID.to_owned(), 3)
+                );
+            }
+        }
+        let off = Sampler::default().begin(&headers(&[("traceparent", &sampled)]), "/v1/coupons");
+        assert!(!off.is_recorded());
     }
 
     #[test]

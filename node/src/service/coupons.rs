@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
 use actors::log_limit::LogLimit;
+use actors::trace::Span;
 
 use super::copies::Copies;
 use super::engine::{ChangeRequest, CouponView, Created, NewCoupon, Refusal, Setback};
@@ -94,10 +95,11 @@ impl Service {
         coupon: CouponId,
         request: ChangeRequest,
         by: &str,
+        span: &Span,
     ) -> Result<(CouponView, bool), Error> {
         let engine = self.engine()?;
         let change = request.change.clone();
-        let changed = engine.change(coupon, request, self.change_deadline).await;
+        let changed = engine.change(coupon, request, self.change_deadline, span).await;
         // The copies are dropped whatever the outcome is, because no read after the response may show an
         // older coupon.
         self.copies.forget(coupon);

@@ -13,6 +13,7 @@ use actors::coupon::rows::{CouponPage, CouponRows};
 use actors::engine::{Engine, Options, StartError};
 use actors::ids::{RequestKey, ShardId, UserId};
 use actors::store::Store;
+use actors::trace::Span;
 
 pub(crate) use actors::coupon::change::{Change, ChangeRefusal, ChangeRequest};
 pub(crate) use actors::coupon::issue::Refusal;
@@ -95,8 +96,9 @@ impl CouponEngine {
         user: UserId,
         key: RequestKey,
         deadline: Duration,
+        span: &Span,
     ) -> Result<IssueResponse, Error> {
-        match self.0.issue(coupon, user, key, deadline).await? {
+        match self.0.issue(coupon, user, key, deadline, span).await? {
             IssueOutcome::Issued(issuance) => Ok(IssueResponse {
                 issuance,
                 replayed: false,
@@ -115,8 +117,9 @@ impl CouponEngine {
         coupon: CouponId,
         request: ChangeRequest,
         deadline: Duration,
+        span: &Span,
     ) -> Result<Changed, Error> {
-        let (done, replayed) = match self.0.change(coupon, request, deadline).await? {
+        let (done, replayed) = match self.0.change(coupon, request, deadline, span).await? {
             ChangeOutcome::Done(done) => (done, false),
             ChangeOutcome::Replayed(done) => (done, true),
             ChangeOutcome::Refused(refusal) => return Err(refusal.into()),

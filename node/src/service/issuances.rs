@@ -2,6 +2,7 @@
 
 use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
 use actors::ids::{RequestKey, UserId};
+use actors::trace::Span;
 
 use super::auth::Principal;
 use super::engine::{Issuance, IssueResponse, Refusal, UserCursor};
@@ -15,12 +16,14 @@ impl Service {
         coupon: CouponId,
         user: UserId,
         key: RequestKey,
+        span: &Span,
     ) -> Result<IssueResponse, Error> {
         let limit = self.user_limit.as_ref();
         let admitted = limit
             .map(|limit| Ok::<_, Error>((limit, limit.admit(&user)?)))
             .transpose()?;
-        let issued = self.engine()?.issue(coupon, user, key, self.deadline).await?;
+        let engine = self.engine()?;
+        let issued = engine.issue(coupon, user, key, self.deadline, span).await?;
         match admitted {
             Some((limit, admitted)) if issued.replayed => limit.restore(admitted),
             _ => {}

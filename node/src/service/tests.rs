@@ -6,6 +6,7 @@ use actors::cluster::membership::life_record::LifeRecord;
 use actors::coupon::ids::CouponId;
 use actors::engine::Options;
 use actors::store::sqlite::{self, SqliteStore};
+use actors::trace::Spans;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
@@ -92,6 +93,7 @@ async fn every_call_of_the_store_is_refused_at_the_limit() {
         record: LifeRecord::default(),
         lanes: 1,
         cluster: None,
+        spans: Spans::default(),
     };
     let store = SqliteStore::open(&sqlite::Options::new(folder.path().join("test.db")))
         .await

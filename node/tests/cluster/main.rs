@@ -15,9 +15,11 @@ mod member;
 mod partitions;
 mod pauses;
 mod planned;
+mod receiver;
 mod secrets;
 mod stage;
 mod store;
+mod traces;
 mod views;
 
 /// The program under test.

@@ -23,6 +23,7 @@ use crate::owning::write_back::Lanes;
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::{NodeState, Store};
 use crate::time::{Timestamp, moment};
+use crate::trace::Spans;
 
 type Answer = super::Answer<CouponKind>;
 type Board = super::Board<CouponKind>;
@@ -101,7 +102,7 @@ impl Node {
         let context = ShardContext {
             owners: OwnerContext {
                 lease: lease.clone(),
-                lanes: Lanes::start(1, 16, &store, &lease),
+                lanes: Lanes::start(1, 16, &store, &lease, &Spans::default()),
                 board: Arc::clone(&board),
                 door: Arc::clone(&door),
                 idle: LIMIT,
@@ -157,6 +158,7 @@ impl Node {
             id: coupon(),
             epoch: Epoch::new(epoch),
             ask: IssueRequest { user, key }.into(),
+            trace: None,
         };
         let (path, mut answers) = probe::answer_path(expires).await;
         self.exchange.handle(ask, expires, path);

@@ -22,6 +22,7 @@ use crate::owning::shard::ShardCommand;
 use crate::owning::write_back::Lanes;
 use crate::store::batch::Portion;
 use crate::time::{self, Moment, Now};
+use crate::trace::TraceParent;
 
 /// Default maximum number of requests that are queued before an owner or wait for its answer: about two
 /// seconds of the owner's work. Callers wait about as long.
@@ -273,8 +274,8 @@ impl<K: Kind> OwnerPort<K> for Port<K> {
         let _ = self.myself.drain();
     }
 
-    fn submit(&mut self, portion: Portion<K>) -> bool {
-        self.context.lanes.submit(portion, self.myself.clone())
+    fn submit(&mut self, portion: Portion<K>, traces: Vec<TraceParent>) -> bool {
+        self.context.lanes.submit(portion, traces, self.myself.clone())
     }
 
     fn post(&mut self, by: Incarnation, notice: Arc<Notice<K>>) {

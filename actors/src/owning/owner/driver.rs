@@ -17,6 +17,7 @@ use crate::owning::owner::{Effect, Owner};
 use crate::owning::request::{Answer, OwnerCommand, OwnerMail, Reply, Request, Setback};
 use crate::store::batch::Portion;
 use crate::time::{Moment, Now};
+use crate::trace::TraceParent;
 
 /// Maximum number of requests that are decided before the owner looks at its other mail: a tenth of a
 /// millisecond of work, so that answers to stored requests are not late.
@@ -113,8 +114,8 @@ pub trait OwnerPort<K: Kind> {
         reply.send(answer);
     }
 
-    /// Hands a portion to its lane. Returns false if no lane takes it.
-    fn submit(&mut self, portion: Portion<K>) -> bool;
+    /// Hands a portion to its lane, with the spans of its traced requests. Returns false if no lane takes it.
+    fn submit(&mut self, portion: Portion<K>, traces: Vec<TraceParent>) -> bool;
 
     /// Posts a notice for doors, by an owner of this incarnation.
     fn post(&mut self, by: Incarnation, notice: Arc<Notice<K>>);
@@ -227,8 +228,8 @@ impl<K: Kind> OwnerDriver<K> {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Answer(reply, answer) => port.answer(reply, answer),
-                Effect::Submit(portion) => {
-                    if !port.submit(portion) {
+                Effect::Submit(portion, traces) => {
+                    if !port.submit(portion, traces) {
                         // Lanes end after owners, and have a place for each owner. So only a bug leads here,
                         // and stopping loses nothing.
                         tracing::error!(id = %self.id, "no lane accepts a portion");

@@ -73,7 +73,14 @@ fn command(owner: &mut Owner, command: OwnerCommand) -> Vec<Effect> {
 }
 
 fn settle(owner: &mut Owner, fate: Fate) -> Vec<Effect> {
-    command(owner, OwnerCommand::Settle(Settlement { fence: fence(), fate }))
+    command(
+        owner,
+        OwnerCommand::Settle(Settlement {
+            fence: fence(),
+            fate,
+            batch: None,
+        }),
+    )
 }
 
 /// Returns the effects in order: `a` for an answer, `s` and the number of rows for a submission, `g` for
@@ -81,7 +88,7 @@ fn settle(owner: &mut Owner, fate: Fate) -> Vec<Effect> {
 fn summary(effects: &[Effect]) -> String {
     let letter = |effect: &Effect| match effect {
         Effect::Answer(..) => "a".to_owned(),
-        Effect::Submit(portion) => format!("s{}", portion.run.rows()),
+        Effect::Submit(portion, _) => format!("s{}", portion.run.rows()),
         Effect::Gather => "g".to_owned(),
         other => panic!("{other:?}"),
     };
@@ -174,7 +181,7 @@ fn an_owner_that_is_drained_while_it_gathers_stores_everything_before_it_stops()
 fn a_fenced_portion_is_sent_again_under_the_next_epoch() {
     let effects = command(&mut fenced(), OwnerCommand::Refence(Epoch::new(2)));
     assert!(
-        matches!(&effects[..], [Effect::Submit(portion)] if portion.fence.epoch == Epoch::new(2)),
+        matches!(&effects[..], [Effect::Submit(portion, _)] if portion.fence.epoch == Epoch::new(2)),
         "{effects:?}"
     );
 }

@@ -12,6 +12,7 @@ use crate::coupon::{CouponAsk, CouponKind, CouponOutcome};
 use crate::ids::{Fence, NodeId, RequestKey, UserId};
 use crate::store::{NodeRow, NodeState};
 use crate::time::timestamp;
+use crate::trace::Span;
 
 type Router = super::Router<CouponKind>;
 type Request = super::Request<CouponKind>;
@@ -138,7 +139,9 @@ async fn issue(router: &Router, limit: Duration) -> Answer {
         key: RequestKey::parse("key").unwrap(),
     };
     let (expires, deadline) = (time::moment() + limit, Instant::now() + limit);
-    router.route(coupon(), request.into(), expires, deadline).await
+    router
+        .route(coupon(), request.into(), expires, deadline, &Span::default())
+        .await
 }
 
 fn is_replayed(answer: &Answer) -> bool {
@@ -283,7 +286,9 @@ async fn a_change_that_may_have_been_made_is_not_sent_again() {
     let request = ChangeRequest::from(Change::Pause);
     let (expires, deadline) = (time::moment() + LIMIT, Instant::now() + LIMIT);
     let (router, _) = router(&peers);
-    let answer = router.route(coupon(), request.into(), expires, deadline).await;
+    let answer = router
+        .route(coupon(), request.into(), expires, deadline, &Span::default())
+        .await;
     assert_eq!(answer, Err(Setback::Unknown));
     assert_eq!(peers.forwarded().len(), 2);
 }

@@ -23,6 +23,7 @@ use crate::ids::Incarnation;
 use crate::owning::kind::{Kind, Run};
 use crate::store::StoreError;
 use crate::store::batch::{BATCH_ROWS_MAX, Batch, Fate, Found, FoundRows, Portion};
+use crate::trace::TraceParent;
 
 /// First pause before a batch is sent again. It doubles each time.
 const RETRY_FIRST: Duration = Duration::from_millis(10);
@@ -34,6 +35,8 @@ const RETRY_LONGEST: Duration = Duration::from_millis(500);
 pub struct Submission<K: Kind, M> {
     /// The portion.
     pub portion: Portion<K>,
+    /// The spans of those requests in it that are traced.
+    pub traces: Vec<TraceParent>,
     /// The mailbox of the owner, which the fate goes to.
     pub mailbox: M,
 }
@@ -149,6 +152,19 @@ impl<K: Kind, M: Clone> Lane<K, M> {
     pub fn incarnations(&self) -> impl Iterator<Item = Incarnation> {
         let in_flight = self.in_flight.iter().flat_map(|batch| &batch.submissions);
         in_flight.map(|submission| submission.portion.fence.owner)
+    }
+
+    /// Returns how many rows are in flight.
+    pub fn rows(&self) -> u64 {
+        self.in_flight
+            .as_ref()
+            .map_or(0, |batch| rows_of(&batch.submissions))
+    }
+
+    /// Returns the spans of those requests in flight that are traced.
+    pub fn traces(&self) -> impl Iterator<Item = &TraceParent> {
+        let in_flight = self.in_flight.iter().flat_map(|batch| &batch.submissions);
+        in_flight.flat_map(|submission| &submission.traces)
     }
 
     /// Returns true if the store does not accept what this lane sends.

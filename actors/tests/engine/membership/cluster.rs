@@ -20,6 +20,7 @@ use actors::owning::shard::{ShardContext, ShardHandle};
 use actors::owning::write_back::Lanes;
 use actors::store::sqlite::{Options as SqliteOptions, SqliteStore};
 use actors::store::{ClusterStore, NodeRow, ShardRow, Store};
+use actors::trace::Spans;
 use testkit::poll::eventually;
 use tokio::sync::Semaphore;
 
@@ -81,7 +82,7 @@ impl Parts {
             moves: Moves::start(Arc::clone(&self.store) as Arc<dyn ClusterStore>),
             owners: OwnerContext {
                 lease: self.lease.clone(),
-                lanes: Lanes::start(1, 16, &self.store, &self.lease),
+                lanes: Lanes::start(1, 16, &self.store, &self.lease, &Spans::default()),
                 board: Arc::clone(board),
                 door: Arc::clone(door),
                 idle: Duration::from_secs(60),

@@ -11,6 +11,7 @@ use actors::owning::shard::ShardCommand;
 use actors::owning::write_back::lane::{self, Submission};
 use actors::store::batch::{Fate, Portion, Settlement};
 use actors::time::{Moment, Now};
+use actors::trace::TraceParent;
 use ractor::ActorId;
 use rand::seq::IndexedRandom;
 
@@ -61,7 +62,7 @@ impl OwnerPort<Both> for Port<'_> {
         reply.send(answer);
     }
 
-    fn submit(&mut self, portion: Portion<Both>) -> bool {
+    fn submit(&mut self, portion: Portion<Both>, _traces: Vec<TraceParent>) -> bool {
         self.actions.push(Action::Submit(portion));
         true
     }
@@ -164,6 +165,7 @@ impl World {
                         let settlement = Settlement {
                             fence: portion.fence,
                             fate: Fate::Stored,
+                            batch: None,
                         };
                         if let Some(actor) = self.node(n).owners.get_mut(&id) {
                             let settle = OwnerCommand::Settle(settlement).into();
@@ -171,7 +173,12 @@ impl World {
                         }
                     }
                     let mailbox = (id, number);
-                    self.lane_event(n, lane::Event::Submitted(Submission { portion, mailbox }))?;
+                    let submission = Submission {
+                        portion,
+                        traces: Vec::new(),
+                        mailbox,
+                    };
+                    self.lane_event(n, lane::Event::Submitted(submission))?;
                 }
                 Action::Post(by, notice) => self.node(n).board.post(by, notice),
                 Action::Withdraw(..) if self.breakage == Breakage::StaleDoor => {}

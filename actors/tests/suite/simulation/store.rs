@@ -169,7 +169,11 @@ impl World {
                 }
                 lane::Effect::Settle(submission, fate) => {
                     let fence = submission.portion.fence;
-                    let settle = OwnerCommand::Settle(Settlement { fence, fate });
+                    let settle = OwnerCommand::Settle(Settlement {
+                        fence,
+                        fate,
+                        batch: None,
+                    });
                     if breakage != Breakage::AnswersBeforeStored {
                         node.command_actor(submission.mailbox, settle);
                     }

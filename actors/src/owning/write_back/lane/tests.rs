@@ -167,6 +167,7 @@ impl World {
         let submission = Submission {
             portion: portion(coupon, first, rows, stale),
             mailbox: coupon,
+            traces: Vec::new(),
         };
         self.take(Event::Submitted(submission))
     }
@@ -271,6 +272,7 @@ fn lane_with(portions: &[(u64, usize)]) -> (Lane, Vec<Effect>) {
             Event::Submitted(Submission {
                 portion: portion(*coupon, 1, *rows, false),
                 mailbox: *coupon,
+                traces: Vec::new(),
             }),
             &mut effects,
         );
