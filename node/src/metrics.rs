@@ -37,7 +37,7 @@ metric_table! {
     TOKENS_REFUSED = "coupon_tokens_refused_total", MetricKind::Counter, Count,
         "Requests answered 401 because their token is not valid, by reason.";
     KEY_RELOADS = "coupon_key_reloads_total", MetricKind::Counter, Count,
-        "Changes of keys while the node runs, by source (keys_file, jwks_file) and result: replaced or refused.";
+        "Changes of keys while the node runs, by source (keys_file, jwks_file, jwks_url) and result: replaced or refused.";
     KEYS_STALE = "coupon_keys_stale", MetricKind::Gauge, Count,
         "1 while the keys of a source cannot be read, and the former ones are in use, by source; otherwise 0.";
     LISTS_REFUSED = "coupon_lists_refused_total", MetricKind::Counter, Count,
@@ -85,15 +85,18 @@ pub(crate) enum KeySource {
     KeysFile,
     /// `auth.jwt.jwks_file`
     JwksFile,
+    /// `auth.jwt.jwks_url`
+    JwksUrl,
 }
 
 impl KeySource {
-    const ALL: [Self; 2] = [Self::KeysFile, Self::JwksFile];
+    const ALL: [Self; 3] = [Self::KeysFile, Self::JwksFile, Self::JwksUrl];
 
     const fn name(self) -> &'static str {
         match self {
             Self::KeysFile => "keys_file",
             Self::JwksFile => "jwks_file",
+            Self::JwksUrl => "jwks_url",
         }
     }
 }
@@ -142,13 +145,37 @@ pub(crate) fn tls_reloaded(result: &'static str) {
     metrics::counter!(TLS_RELOADS, "result" => result).increment(1);
 }
 
-/// Records that keys were read, or could not be read. The first successful read is no change.
-pub(crate) fn keys_read(source: KeySource, is_first: bool, succeeded: bool) {
-    let result = if succeeded { "replaced" } else { "refused" };
-    if !(is_first && succeeded) {
-        key_reloads(source, result).increment(1);
+/// What became of the keys of a source when it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeysRead {
+    /// They are the same, or the first ones.
+    Unchanged,
+    /// There are others.
+    Replaced,
+    /// They could not be read.
+    Refused,
+}
+
+impl KeysRead {
+    /// Returns what became of keys that have changed. The first ones are no change.
+    pub(crate) const fn of(is_read: bool, is_first: bool) -> Self {
+        match (is_read, is_first) {
+            (false, _) => Self::Refused,
+            (true, false) => Self::Replaced,
+            (true, true) => Self::Unchanged,
+        }
     }
-    metrics::gauge!(KEYS_STALE, "source" => source.name()).set(f64::from(u8::from(!succeeded)));
+}
+
+/// Records that the keys of a source were read.
+pub(crate) fn keys_read(source: KeySource, read: KeysRead) {
+    match read {
+        KeysRead::Unchanged => {}
+        KeysRead::Replaced => key_reloads(source, "replaced").increment(1),
+        KeysRead::Refused => key_reloads(source, "refused").increment(1),
+    }
+    let is_stale = read == KeysRead::Refused;
+    metrics::gauge!(KEYS_STALE, "source" => source.name()).set(f64::from(u8::from(is_stale)));
 }
 
 fn key_reloads(source: KeySource, result: &'static str) -> Counter {

@@ -17,6 +17,7 @@ mod table;
 pub(super) use self::table::ROUTES;
 
 use super::credentials::{mark_private, report_refused_token};
+use super::error::Error;
 use super::redirect::redirect;
 use super::{Answer, openapi, principal};
 use crate::http::call::Call;
@@ -25,7 +26,7 @@ use crate::http::problem::RequestError;
 use crate::http::query;
 use crate::http::route_metrics::RouteMetrics;
 use crate::http::template;
-use crate::service::auth::Principal;
+use crate::service::auth::{Principal, TokenRefusal};
 use crate::service::{self, Service};
 
 /// One path with its operations.
@@ -207,8 +208,23 @@ impl Operation {
         self.parameters.iter().copied().filter(is_lowercase)
     }
 
-    /// Checks the names of the query, and calls the handler.
+    /// Calls the handler. If it refused a token because its key is unknown, calls it again once there are
+    /// newer keys: the handler has done nothing else before.
     async fn answer(&self, service: &Service, call: &Call) -> Answer {
+        let generation = service.authenticator().key_generation();
+        let answer = self.attempt(service, call).await;
+        match answer {
+            Err(Error::Service(service::Error::InvalidToken(TokenRefusal::UnknownKey)))
+                if service.authenticator().renew_keys(generation).await =>
+            {
+                self.attempt(service, call).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// Checks the names of the query, and calls the handler.
+    async fn attempt(&self, service: &Service, call: &Call) -> Answer {
         if let Err(error) = query::check_names(&call.head.query, self.query_parameters()) {
             // A missing right is reported first, as for any other mistake in a request.
             if self.access != Access::Anyone {

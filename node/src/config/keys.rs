@@ -48,6 +48,7 @@ impl Key {
             "number" => "a whole number of at least 1",
             "number, also below 1" => "a number like 5 or 0.2",
             "path" => "a path",
+            "table of roles" => "a table of names with their roles, like shop-admins = \"admin\"",
             "string" | "levels" | "URL" => "a string",
             "address" | "host and port" => return None,
             kind if kind.starts_with("list of") || kind.contains("sample:N") => return None,

@@ -71,6 +71,8 @@ fn check_known_keys(prefix: &str, values: &Map<String, Value>) -> Result<(), Inv
                     "`{name}` is quoted; write {key} without quotes"
                 )));
             }
+            // The names in such a table are not keys.
+            ValueKind::Table(_) if Config::keys().any(|known| known.name == key) => {}
             ValueKind::Table(values) if values.is_empty() => check_known_section(&key)?,
             ValueKind::Table(values) => check_known_keys(&format!("{key}."), values)?,
             _ => check_known(&key)?,

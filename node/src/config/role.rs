@@ -16,3 +16,10 @@ pub enum RoleName {
     /// Reads everything.
     Viewer,
 }
+
+impl RoleName {
+    /// Returns the role with this name.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        Self::from_str(text, false).ok()
+    }
+}

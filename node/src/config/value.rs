@@ -1,5 +1,6 @@
 //! Values that are parsed: URLs, lists, secrets.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -10,7 +11,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::ser::Serializer;
 
-use super::{HostPort, Origin};
+use super::{HostPort, Origin, RoleName};
 
 /// The URL of the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,6 +162,34 @@ impl<'de, T> Visitor<'de> for Several<T> {
         }
         Ok(values)
     }
+}
+
+/// Parses a table of names, each with a role, or a string like `a=admin,b=viewer`, as the environment has it.
+pub(super) fn roles<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<BTreeMap<String, RoleName>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Roles {
+        Text(String),
+        Table(BTreeMap<String, String>),
+    }
+    let pairs: Vec<(String, String)> = match Roles::deserialize(deserializer)? {
+        Roles::Table(table) => table.into_iter().collect(),
+        Roles::Text(text) => text
+            .split(',')
+            .filter(|pair| !pair.trim().is_empty())
+            // Without a role it is refused below.
+            .map(|pair| pair.rsplit_once('=').unwrap_or((pair, "")))
+            .map(|(name, role)| (name.trim().to_owned(), role.trim().to_owned()))
+            .collect(),
+    };
+    let role = |(name, role): (String, String)| {
+        let parsed = RoleName::parse(&role)
+            .ok_or_else(|| Error::custom(format!("{role:?} is not admin, operator, service or viewer")));
+        parsed.map(|role| (name, role))
+    };
+    pairs.into_iter().map(role).collect::<Result<_, _>>().map(Some)
 }
 
 /// Parses a network; a single address is a network as well.

@@ -2,6 +2,8 @@
 //!
 //! An unknown token alone is no reason to refuse a request. The request may still do what is open to anyone.
 
+mod claims;
+mod fetch;
 mod jwks;
 mod jwt;
 pub(crate) mod key_ring;
@@ -9,6 +11,7 @@ mod keys;
 pub(crate) mod mint;
 mod principal;
 mod refused_tokens;
+mod remote_keys;
 mod role;
 mod token;
 mod trusted_proxies;
@@ -130,7 +133,24 @@ impl Authenticator {
         Ok(principal)
     }
 
-    /// Reloads the files of keys when they change, for as long as the future is polled.
+    /// Returns a number that grows whenever keys of tokens were fetched.
+    pub(crate) fn key_generation(&self) -> u64 {
+        match &self.users {
+            UserSource::Header(_) => 0,
+            UserSource::Token(verifier) => verifier.generation(),
+        }
+    }
+
+    /// Waits for keys of tokens that are newer than a generation, for a token with an unknown key. Returns
+    /// false if there is no reason to look again.
+    pub(crate) async fn renew_keys(&self, generation: u64) -> bool {
+        match &self.users {
+            UserSource::Header(_) => false,
+            UserSource::Token(verifier) => verifier.renew_keys(generation).await,
+        }
+    }
+
+    /// Reloads keys when they change, for as long as the future is polled.
     ///
     /// Cancel safe: the next call sees a change that this call missed.
     pub(crate) async fn reload_keys(&self) {

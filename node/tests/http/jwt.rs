@@ -130,7 +130,12 @@ async fn administrators_send_the_admin_token_or_a_token_with_the_role_admin() {
     let list = async |token: &str| send(node.request(Method::GET, &path).bearer_auth(token)).await;
     assert_eq!(list(ADMIN_TOKEN).await.status, 200);
     assert_eq!(list(&token("root", json!({"role": "admin"}))).await.status, 200);
-    for role in [json!("service"), json!("user"), json!(["admin"]), Value::Null] {
+    for role in [
+        json!("service"),
+        json!("user"),
+        json!({"admin": true}),
+        Value::Null,
+    ] {
         let refused = list(&token("alice", json!({"role": role}))).await;
         refused.assert_refused(403, "FORBIDDEN");
         assert_eq!(

@@ -15,6 +15,7 @@ mod fuzz;
 mod general;
 mod hostile;
 mod issuing;
+mod jwks_url;
 mod jwt;
 mod keys;
 mod limits;

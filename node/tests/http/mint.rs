@@ -63,6 +63,20 @@ async fn a_node_accepts_a_token_minted_with_its_configuration() {
             .1,
         200
     );
+    let with_claims: Vec<_> = secret
+        .into_iter()
+        .chain([
+            ("auth.jwt.user_claim", "ext.user"),
+            ("auth.jwt.role_claim", "ext.roles"),
+            ("auth.jwt.roles", "auditors=viewer"),
+        ])
+        .collect();
+    assert_eq!(
+        mint_and_use(&with_claims, &["--user", "root", "--role", "viewer"], list)
+            .await
+            .1,
+        200
+    );
 }
 
 #[tokio::test]

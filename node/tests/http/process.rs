@@ -74,7 +74,8 @@ impl Serving {
         self.process.log()
     }
 
-    fn started(data: &TempDir, mut command: Command, arguments: &[&str]) -> Self {
+    /// Starts a process by this command, which has these arguments.
+    pub fn started(data: &TempDir, mut command: Command, arguments: &[&str]) -> Self {
         // Processes that are started one after the other over one directory each have their own log.
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let log = format!("log-{}", STARTED.fetch_add(1, Ordering::Relaxed));

@@ -204,3 +204,40 @@ async fn a_token_with_a_role_may_what_users_and_keys_of_the_role_may() {
         );
     }
 }
+
+#[tokio::test]
+async fn user_and_role_stand_in_the_claims_that_the_configuration_names() {
+    let settings = [
+        ("auth.mode", "jwt"),
+        ("auth.jwt.algorithm", "HS256"),
+        ("auth.jwt.key", SECRET),
+        ("auth.jwt.user_claim", "https://shop.example/customer"),
+        ("auth.jwt.role_claim", "realm_access.roles"),
+        ("auth.jwt.roles", "shop-admins=admin, tills=service, audit=viewer"),
+    ];
+    let node = TestNode::start_with(&settings).await;
+    let me = async |sub: Value, customer: &str, roles: Value| {
+        let more = json!({
+            "sub": sub, "https://shop.example/customer": customer, "role": "admin",
+            "realm_access": {"roles": roles}
+        });
+        let token = token("x", more);
+        send(node.request(Method::GET, "/v1/me").bearer_auth(token)).await
+    };
+    for (roles, expected) in [
+        (json!(["offline_access", "tills", "audit"]), "service"),
+        (json!("shop-admins"), "admin"),
+        // With a table of names, ours are those of the identity provider.
+        (json!(["admin"]), "user"),
+        (json!(null), "user"),
+    ] {
+        assert_eq!(
+            me(json!(null), "alice", roles.clone()).await.body,
+            json!({"kind": "user", "name": "alice", "role": expected}),
+            "{roles}"
+        );
+    }
+    me(json!("alice"), "", json!([]))
+        .await
+        .assert_refused(401, "UNAUTHENTICATED");
+}

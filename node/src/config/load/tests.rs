@@ -294,11 +294,12 @@ fn jwt_mode_needs_either_a_key_and_an_algorithm_or_a_set_of_keys() {
                 .collect::<Vec<_>>(),
         )
     };
-    let (mode, algorithm, key, set) = (
+    let (mode, algorithm, key, set, url) = (
         ("mode", "jwt"),
         ("jwt.algorithm", "HS256"),
         ("jwt.key", "k"),
         ("jwt.jwks_file", "jwks.json"),
+        ("jwt.jwks_url", "https://id.example/keys"),
     );
     assert!(load(&[mode, algorithm, key]).is_ok() && load(&[mode, set]).is_ok());
     for (keys, name) in [
@@ -307,6 +308,8 @@ fn jwt_mode_needs_either_a_key_and_an_algorithm_or_a_set_of_keys() {
         (vec![mode, key], "auth.jwt.algorithm"),
         (vec![mode, set, algorithm], "auth.jwt.algorithm"),
         (vec![mode, algorithm, key, set], "auth.jwt.jwks_file"),
+        (vec![mode, algorithm, key, url], "auth.jwt.jwks_url"),
+        (vec![mode, set, url], "auth.jwt.jwks_url are both set"),
         (vec![mode, algorithm, ("jwt.key", "[hidden]")], "auth.jwt.key"),
         (
             vec![mode, algorithm, ("jwt.key_file", "/nowhere")],

@@ -7,7 +7,7 @@ use secrecy::ExposeSecret;
 use super::keys::{Keys, Rules};
 use super::watched_file;
 use crate::config::{InvalidConfig, Jwt};
-use crate::metrics::{self, KeySource};
+use crate::metrics::{self, KeySource, KeysRead};
 
 /// Reads the configured keys.
 pub(super) fn keys(config: &Jwt, rules: &Rules) -> Result<Keys, InvalidConfig> {
@@ -16,8 +16,11 @@ pub(super) fn keys(config: &Jwt, rules: &Rules) -> Result<Keys, InvalidConfig> {
             |reason: String| InvalidConfig(format!("auth.jwt.jwks_file: {}: {reason}", path.display()));
         let text = watched_file::read(path).map_err(|error| wrong(error.to_string()))?;
         let (keys, skipped) = Keys::set(&text, rules).map_err(wrong)?;
-        warn_of(&skipped);
+        warn_of("auth.jwt.jwks_file", &skipped);
         return Ok(keys);
+    }
+    if config.jwks_url.is_some() {
+        return Ok(Keys::none());
     }
     // The configuration has checked that key and algorithm are set.
     let missing = || InvalidConfig("auth.jwt.key and auth.jwt.algorithm must be set".to_owned());
@@ -38,14 +41,14 @@ pub(super) async fn reload(path: &Path, rules: &Rules, changed: impl Fn(Keys)) {
         let keys = text
             .map_err(|error| error.to_string())
             .and_then(|text| Keys::set(&text, rules));
-        metrics::keys_read(KeySource::JwksFile, is_first, keys.is_ok());
+        metrics::keys_read(KeySource::JwksFile, KeysRead::of(keys.is_ok(), is_first));
         match keys {
             Ok((keys, skipped)) => {
                 changed(keys);
                 // The skipped keys of the first read were already logged at the start.
                 if !is_first {
                     tracing::info!(path = %path.display(), "reloaded the keys of tokens");
-                    warn_of(&skipped);
+                    warn_of("auth.jwt.jwks_file", &skipped);
                 }
             }
             Err(reason) => {
@@ -59,8 +62,9 @@ pub(super) async fn reload(path: &Path, rules: &Rules, changed: impl Fn(Keys)) {
     .await;
 }
 
-fn warn_of(skipped: &[String]) {
+/// Logs which keys of a set are not used, and why. `name` is that of the key of the configuration.
+pub(super) fn warn_of(name: &str, skipped: &[String]) {
     for key in skipped {
-        tracing::warn!("auth.jwt.jwks_file: {key}; skipped");
+        tracing::warn!("{name}: {key}; skipped");
     }
 }

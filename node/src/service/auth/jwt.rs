@@ -4,26 +4,27 @@
 
 use std::path::PathBuf;
 
-use actors::ids::UserId;
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use jsonwebtoken::decode_header;
-use serde::Deserialize;
 use serde_json::Value;
 
-use super::jwks;
+use super::claims::Claims;
+use super::fetch::Source;
 use super::keys::{Keys, Rules};
 use super::refused_tokens::TokenRefusal;
+use super::remote_keys::RemoteKeys;
 use super::token::Digest;
 use super::verified_tokens::VerifiedTokens;
-use super::{Identity, Role};
-use crate::config::{InvalidConfig, Jwt};
+use super::{Identity, jwks};
+use crate::config::{InvalidConfig, JwksUrl, Jwt};
 
 /// Verifies tokens.
 #[derive(Debug)]
 pub(crate) struct Verifier {
     rules: Rules,
     current: ArcSwap<KeySet>,
-    file: Option<PathBuf>,
+    origin: KeyOrigin,
 }
 
 /// The keys and the tokens that they verified. Both are replaced together, so that no token outlives its key.
@@ -42,14 +43,15 @@ impl KeySet {
     }
 }
 
-/// The claims that this module reads. They may have any type, because the library checks `exp` and `sub`, as
-/// well as `nbf`, `iss` and `aud`, and says which of them is wrong.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Claims {
-    sub: Value,
-    exp: Value,
-    role: Value,
+/// Where keys come from.
+#[derive(Debug)]
+enum KeyOrigin {
+    /// The configuration, once.
+    Configuration,
+    /// A file that is read again when it changes.
+    File(PathBuf),
+    /// A URL.
+    Url(RemoteKeys),
 }
 
 impl Verifier {
@@ -60,7 +62,7 @@ impl Verifier {
         Ok(Self {
             rules,
             current: ArcSwap::from_pointee(KeySet::new(keys)),
-            file: config.jwks_file.clone(),
+            origin: KeyOrigin::new(config)?,
         })
     }
 
@@ -76,15 +78,54 @@ impl Verifier {
         Ok(identity)
     }
 
-    /// Reloads the file when it changes, for as long as the future is polled. Returns at once if there is no
-    /// file.
+    /// Reads keys again when they change, for as long as the future is polled. Returns at once if they never
+    /// do.
     pub(super) async fn reload_keys(&self) {
-        if let Some(path) = &self.file {
-            jwks::reload(path, &self.rules, |keys| {
-                self.current.store(KeySet::new(keys).into());
-            })
-            .await;
+        let replace = |keys| self.current.store(KeySet::new(keys).into());
+        match &self.origin {
+            KeyOrigin::Configuration => {}
+            KeyOrigin::File(path) => jwks::reload(path, &self.rules, replace).await,
+            KeyOrigin::Url(remote) => {
+                let take = |text: &Bytes| {
+                    let (keys, skipped) = Keys::set(text, &self.rules)?;
+                    jwks::warn_of("auth.jwt.jwks_url", &skipped);
+                    replace(keys);
+                    Ok(())
+                };
+                remote.run(take).await;
+            }
         }
+    }
+
+    /// Returns a number that grows whenever keys were fetched.
+    pub(super) fn generation(&self) -> u64 {
+        match &self.origin {
+            KeyOrigin::Url(remote) => remote.generation(),
+            KeyOrigin::Configuration | KeyOrigin::File(_) => 0,
+        }
+    }
+
+    /// Waits for keys that are newer than a generation. Returns false if there is no reason to look again.
+    pub(super) async fn renew_keys(&self, generation: u64) -> bool {
+        match &self.origin {
+            KeyOrigin::Url(remote) => remote.renew(generation).await,
+            KeyOrigin::Configuration | KeyOrigin::File(_) => false,
+        }
+    }
+}
+
+impl KeyOrigin {
+    fn new(config: &Jwt) -> Result<Self, InvalidConfig> {
+        if let Some(path) = &config.jwks_file {
+            return Ok(Self::File(path.clone()));
+        }
+        let Some(url) = &config.jwks_url else {
+            return Ok(Self::Configuration);
+        };
+        let wrong = |reason: String| InvalidConfig(format!("auth.jwt.jwks_url {reason}"));
+        let url = JwksUrl::parse(url).map_err(wrong)?;
+        let source = Source::new(url).map_err(|reason| wrong(format!("cannot be used: {reason}")))?;
+        Ok(Self::Url(RemoteKeys::new(source)))
     }
 }
 
@@ -102,23 +143,17 @@ pub(super) fn verify(
         return Err(TokenRefusal::Critical);
     }
     let key = keys.choose(header.kid.as_deref(), header.alg);
-    let claims = key.ok_or(TokenRefusal::UnknownKey)?.decode::<Claims>(token)?;
+    let claims: Claims = key.ok_or(TokenRefusal::UnknownKey)?.decode(token)?;
     // `exp` may have a fraction.
-    let expiry = claims.exp.as_f64().ok_or(TokenRefusal::Expiry)?.round() as u64;
+    let expiry = claims.get("exp").and_then(Value::as_f64);
+    let expiry = expiry.ok_or(TokenRefusal::Expiry)?.round() as u64;
     let expiry = expiry.saturating_add(rules.leeway_seconds());
     // The library accepts a token in the second `exp`, in which it must be refused (RFC 7519, 4.1.4).
     if now >= expiry {
         return Err(TokenRefusal::Expired);
     }
-    let user = claims.sub.as_str().and_then(|sub| UserId::parse(sub).ok());
-    let user = user.ok_or(TokenRefusal::Subject)?;
-    let role = match claims.role.as_str() {
-        Some("admin") => Role::Admin,
-        Some("operator") => Role::Operator,
-        Some("service") => Role::Service,
-        Some("viewer") => Role::Viewer,
-        _ => Role::User,
-    };
+    let user = rules.claims().user(&claims).ok_or(TokenRefusal::Subject)?;
+    let role = rules.claims().role(&claims);
     Ok((Identity { user, role }, expiry - 1))
 }
 

@@ -20,7 +20,7 @@ use self::file::KeyEntry;
 use super::token::{BearerToken, Digest, digest};
 use super::{Role, TokenRefusal, watched_file};
 use crate::config::{Auth, InvalidConfig, RoleName};
-use crate::metrics::{self, KeySource};
+use crate::metrics::{self, KeySource, KeysRead};
 
 /// The name of the key that the admin token is.
 pub(super) const ADMIN_KEY: &str = "admin";
@@ -112,13 +112,13 @@ impl KeyRing {
         };
         watched_file::watch(path, |text, is_first| match self.take(text) {
             Ok(keys) => {
-                metrics::keys_read(KeySource::KeysFile, is_first, true);
+                metrics::keys_read(KeySource::KeysFile, KeysRead::of(true, is_first));
                 if !is_first {
                     tracing::info!(path = %path.display(), keys, "reloaded the named keys");
                 }
             }
             Err(reason) => {
-                metrics::keys_read(KeySource::KeysFile, is_first, false);
+                metrics::keys_read(KeySource::KeysFile, KeysRead::Refused);
                 tracing::error!(path = %path.display(), reason, "failed to reload the named keys; the old ones stay");
             }
         })

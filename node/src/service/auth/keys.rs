@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::claims::ClaimRules;
 use super::refused_tokens::TokenRefusal;
 use crate::config::{Jwt, JwtAlgorithm};
 
@@ -32,6 +33,7 @@ pub(super) struct Rules {
     issuer: Option<String>,
     audience: Option<String>,
     leeway_seconds: u64,
+    claims: ClaimRules,
 }
 
 impl Rules {
@@ -40,6 +42,7 @@ impl Rules {
             issuer: config.issuer.clone(),
             audience: config.audience.clone(),
             leeway_seconds: config.leeway.as_secs(),
+            claims: ClaimRules::new(config),
         }
     }
 
@@ -48,13 +51,21 @@ impl Rules {
         self.leeway_seconds
     }
 
+    /// Returns how claims are read.
+    pub(super) fn claims(&self) -> &ClaimRules {
+        &self.claims
+    }
+
     /// Returns the requirements in the form of the library. A configured claim is required: by default the
     /// library checks a claim only if the token has it.
     fn validation(&self, algorithm: Algorithm) -> Validation {
         let mut validation = Validation::new(algorithm);
         validation.leeway = self.leeway_seconds;
         validation.validate_nbf = true;
-        validation.required_spec_claims = ["exp", "sub"].map(str::to_owned).into();
+        validation.required_spec_claims = ["exp".to_owned()].into();
+        if self.claims.names_user_by_sub() {
+            validation.required_spec_claims.insert("sub".to_owned());
+        }
         if let Some(issuer) = &self.issuer {
             validation.set_issuer(&[issuer]);
             validation.required_spec_claims.insert("iss".to_owned());
@@ -110,6 +121,11 @@ impl Key {
 pub(super) struct Keys(Vec<Key>);
 
 impl Keys {
+    /// Returns no keys, until they are fetched.
+    pub(super) const fn none() -> Self {
+        Self(Vec::new())
+    }
+
     /// Parses a single key: a secret, or a public key in PEM.
     pub(super) fn one(algorithm: JwtAlgorithm, text: &str, rules: &Rules) -> Result<Self, String> {
         let (algorithm, decoding) = match algorithm {

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use actors::ids::UserId;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
-use serde::Serialize;
 
 use super::keys::{Keys, Rules};
 use super::{Role, jwks, jwt, unix_seconds};
@@ -39,25 +38,15 @@ pub(crate) enum MintError {
         "only public keys are configured, which cannot sign: pass the private key with --private-key-file"
     )]
     PublicKeysOnly,
+    /// No name of a role in tokens means this one.
+    #[error("auth.jwt.roles has no name for the role {0}")]
+    NoNameOfRole(&'static str),
     /// The private key cannot be read.
     #[error("--private-key-file: {0}: {1}")]
     PrivateKey(PathBuf, String),
     /// The node would refuse the token.
     #[error("--private-key-file: {0}: no configured key is the public half of this key")]
     UnknownKey(PathBuf),
-}
-
-#[derive(Serialize)]
-struct Claims<'a> {
-    sub: &'a str,
-    iat: u64,
-    exp: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    role: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    iss: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    aud: Option<&'a str>,
 }
 
 /// Mints a token, and checks that a node with this configuration accepts it.
@@ -69,14 +58,18 @@ pub(crate) fn mint(auth: &Auth, request: &TokenRequest) -> Result<String, MintEr
     let keys = jwks::keys(&auth.jwt, &rules)?;
     let (algorithm, signing) = signer(&keys, request)?;
     let issued_at = unix_seconds();
-    let claims = Claims {
-        sub: request.user.as_str(),
-        iat: issued_at,
-        exp: issued_at.saturating_add(request.expires_in.as_secs()),
-        role: (request.role != Role::User).then(|| request.role.name()),
-        iss: auth.jwt.issuer.as_deref(),
-        aud: auth.jwt.audience.as_deref(),
-    };
+    let mut claims = rules
+        .claims()
+        .claims(&request.user, request.role)
+        .ok_or(MintError::NoNameOfRole(request.role.name()))?;
+    claims.insert("iat".to_owned(), issued_at.into());
+    let expires_at = issued_at.saturating_add(request.expires_in.as_secs());
+    claims.insert("exp".to_owned(), expires_at.into());
+    for (name, value) in [("iss", &auth.jwt.issuer), ("aud", &auth.jwt.audience)] {
+        if let Some(value) = value {
+            claims.insert(name.to_owned(), value.as_str().into());
+        }
+    }
     let mut tokens = keys
         .iter()
         .filter(|key| key.algorithm() == algorithm)

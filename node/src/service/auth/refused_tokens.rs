@@ -57,7 +57,7 @@ reasons! {
     NotYetValid = "not_yet_valid", "nbf is in the future, or not a number of seconds";
     Issuer = "issuer", "iss is not auth.jwt.issuer";
     Audience = "audience", "aud does not contain auth.jwt.audience";
-    Subject = "subject", "sub is not a user id, which is 1 to 128 visible ASCII characters";
+    Subject = "subject", "sub (or auth.jwt.user_claim) is not a user id, which is 1 to 128 visible ASCII characters";
 }
 
 impl TokenRefusal {

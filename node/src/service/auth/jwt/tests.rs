@@ -1,6 +1,8 @@
+use super::super::Role;
 use super::super::keys::Keys;
 use super::*;
 use crate::config::JwtAlgorithm;
+use actors::ids::UserId;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use proptest::prelude::*;
 use serde_json::json;
@@ -325,7 +327,7 @@ fn the_subject_is_a_user_and_only_known_roles_count() {
         (json!("admin"), Role::Admin),
         (json!("service"), Role::Service),
         (json!("Admin"), Role::User),
-        (json!(["admin"]), Role::User),
+        (json!(["admin"]), Role::Admin),
         (json!({"admin": true}), Role::User),
         (json!(true), Role::User),
         (Value::Null, Role::User),
