@@ -176,12 +176,13 @@ impl<K: Kind> Shell<K> {
                     Event::RetryDue { lease_holds }
                 }
             };
+            let gives_up = matches!(event, Event::RetryDue { lease_holds: false });
             self.lane.handle(event, &mut effects);
             for effect in effects.drain(..) {
                 self.carry_out(effect);
             }
             self.end_batch_if_over();
-            self.show_delay();
+            self.show_delay(gives_up);
             self.show_work();
         }
         if self.is_delayed {
@@ -258,7 +259,8 @@ impl<K: Kind> Shell<K> {
         }
     }
 
-    fn show_delay(&mut self) {
+    /// A lane that gave up is no longer delayed, although the store may still accept nothing.
+    fn show_delay(&mut self, gave_up: bool) {
         let is_delayed = self.lane.is_delayed();
         if is_delayed != self.is_delayed {
             self.is_delayed = is_delayed;
@@ -266,7 +268,9 @@ impl<K: Kind> Shell<K> {
                 self.delayed.fetch_add(1, Ordering::AcqRel);
             } else {
                 self.delayed.fetch_sub(1, Ordering::AcqRel);
-                tracing::info!("the store accepts writes again");
+                if !gave_up {
+                    tracing::info!("the store accepts writes again");
+                }
             }
         }
     }

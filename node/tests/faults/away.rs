@@ -37,6 +37,9 @@ const AWAY_SECONDS: u64 = 11;
 /// allocator keeps. Each record is kept until its read fails.
 const GROWTH_BYTES_MAX: u64 = 48 << 20;
 
+/// The line of the log when the store accepts writes again.
+const ACCEPTS: &str = "the store accepts writes again";
+
 /// An answer while the database is away.
 struct TimedAnswer {
     coupon: u64,
@@ -124,6 +127,7 @@ async fn away(
         .map(|requester| tokio::spawn(requester.request_until_over()))
         .collect();
     stage.not_ready("no_store").await;
+    let accepted = stage.logged(ACCEPTS);
     stage.not_ready("no_lease").await;
     let seconds = from_environment("FIRSTCOME_AWAY_SECONDS").unwrap_or(AWAY_SECONDS);
     eventually("the time has passed", async || {
@@ -131,6 +135,11 @@ async fn away(
     })
     .await;
     assert!(stage.reasons().await.contains(&"no_lease".to_owned()));
+    assert_eq!(
+        stage.logged(ACCEPTS),
+        accepted,
+        "the log says that the store accepts writes"
+    );
     over.store(true, Ordering::Relaxed);
     let mut answers = Vec::new();
     for requester in requesters {
@@ -159,7 +168,12 @@ fn check_refusals(answers: &[TimedAnswer], sold_out: u64) {
 
 async fn every_request_is_answered_in_time_while_the_database_is_away(kind: ServerKind) {
     let server = Server::shared(kind);
-    let stage = Stage::on(server, &["http.deadline=1500ms", "cluster.lease=6s"]).await;
+    let settings = [
+        "http.deadline=1500ms",
+        "cluster.lease=6s",
+        "log.level=warn,actors::owning::write_back=info",
+    ];
+    let stage = Stage::on(server, &settings).await;
     let sold_out = stage.coupon(Some(1)).await;
     assert_eq!(stage.issue(sold_out, "winner", "key").await.0.0, 201);
     let (clients, coupons) = stage.clients(CLIENTS).await;
