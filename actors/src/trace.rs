@@ -437,6 +437,7 @@ mod tests {
     fn nothing_is_recorded_without_a_receiver_or_of_a_trace_that_is_not_recorded() {
         let off = Spans::default().root("root", SpanKind::Server);
         assert!(!off.is_recorded() && !off.child("child", SpanKind::Internal).is_recorded());
+        assert_eq!(size_of::<Span>(), size_of::<usize>(), "an empty pointer");
         let received = Arc::new(Received::default());
         let spans = Spans::to(Arc::clone(&received) as Arc<dyn SpanReceiver>);
         let context = TraceContext::new(1, 2, 0).unwrap();
