@@ -168,4 +168,29 @@ mod tests {
             "its door may refuse for that long"
         );
     }
+
+    /// A node that joined since this node's last beat has a lease that this node learns only from the rows.
+    #[tokio::test]
+    async fn an_unknown_peer_is_waited_for_as_long_as_its_own_lease_demands() {
+        const LONG: Duration = Duration::from_millis(800);
+        let waits = async |state: NodeState| {
+            let folder = tempfile::tempdir().unwrap();
+            let store = SqliteStore::open(&SqliteOptions::new(folder.path().join("test.db")))
+                .await
+                .unwrap();
+            store.check().await.unwrap();
+            let unknown = NodeRow {
+                lease: Some(LONG),
+                ..node(2, state)
+            };
+            assert!(store.join(&unknown, None).await.unwrap());
+            let (links, begun) = (node_links(&[]).await, time::moment());
+            spread(&links, &store, CouponId::new(1).unwrap(), 2).await;
+            time::moment().since(begun)
+        };
+        let (live, ended) = tokio::join!(waits(NodeState::Ready), waits(NodeState::Ended));
+        for waited in [live, ended] {
+            assert!(waited >= LONG + DOOR_TTL, "{waited:?}");
+        }
+    }
 }
