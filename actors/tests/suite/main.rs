@@ -23,6 +23,7 @@ mod simulation;
 mod sqlite;
 mod subject;
 mod support;
+mod sweeping;
 mod tallies;
 mod tally;
 mod tally_nodes;
@@ -94,6 +95,9 @@ on_each_server! {
     holding(crate::alone) faults {
         a_read_only_server_stores_nothing_and_is_used_when_it_takes_writes
         a_killed_server_keeps_what_was_confirmed_and_is_used_when_it_returns
+    }
+    holding(crate::beside) sweeping {
+        rows_of_ended_nodes_are_removed_a_few_at_a_time_if_the_database_is_far_away
     }
     holding(crate::beside) opening {
         a_schema_is_accepted_one_version_ahead_and_refused_two_versions_ahead
