@@ -10,7 +10,9 @@ use serde_json::Value;
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 use tempfile::TempDir;
+use testkit::poll::eventually;
 
+use crate::hostile::metric_in;
 use crate::process::Serving;
 use crate::support::{ADMIN_TOKEN, LIMIT};
 
@@ -30,8 +32,14 @@ struct Listed {
 
 impl Listed {
     async fn start() -> Self {
+        Self::start_with(COUPONS, &[]).await
+    }
+
+    /// Starts a node that has so many coupons and these flags.
+    async fn start_with(coupons: i64, flags: &[&str]) -> Self {
         let data = tempfile::tempdir().unwrap();
-        let serving = Serving::start(&data, &["--set", &format!("auth.admin_token={ADMIN_TOKEN}")]);
+        let token = format!("auth.admin_token={ADMIN_TOKEN}");
+        let serving = Serving::start(&data, &[&["--set", &token], flags].concat());
         let mut shell = SqliteConnectOptions::new()
             .filename(data.path().join("data").join("firstcome.db"))
             .connect()
@@ -43,7 +51,7 @@ impl Listed {
                                   creation_key, creation_body)
              SELECT 'Coupon ' || i, 1, 1, 'open', 1, 0, 0, 'made-' || i, '' FROM n",
         )
-        .bind(COUPONS)
+        .bind(coupons)
         .execute(&mut shell)
         .await
         .unwrap();
@@ -65,6 +73,14 @@ impl Listed {
             cursors.push(next);
         }
         cursors
+    }
+
+    /// Returns how many lists were refused for this reason.
+    async fn refused(&self, client: &Client, reason: &str) -> f64 {
+        let metrics = client.get(self.url("/metrics")).send().await.unwrap();
+        let text = metrics.text().await.unwrap();
+        let name = format!("coupon_lists_refused_total{{reason=\"{reason}\"}}");
+        metric_in(&text, &name)
     }
 }
 
@@ -174,9 +190,66 @@ async fn a_client_with_too_many_lists_at_once_is_refused_and_others_are_not() {
             break;
         }
     }
-    let metrics = greedy.get(listed.url("/metrics")).send().await.unwrap();
-    let text = metrics.text().await.unwrap();
-    let counted = "coupon_lists_refused_total{reason=\"client\"}";
-    let line = text.lines().find(|line| line.starts_with(counted));
-    assert!(line.is_some_and(|line| !line.ends_with(" 0")), "{line:?}");
+    assert!(listed.refused(&greedy, "client").await > 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn searches_that_find_nothing_end_and_hold_up_no_list_without_a_filter() {
+    // More than a node searches at the same time, each for another title that no coupon has.
+    const SEARCHES: u32 = 300;
+    let listed = Listed::start_with(25 * COUPONS, &["--set", "limits.client_lists=1000"]).await;
+    let searcher = client_at(Ipv4Addr::LOCALHOST.into());
+    let reader = client_at(Ipv4Addr::new(127, 0, 0, 2).into());
+    let search = async |number: u32| {
+        let url = listed.url(&format!("/v1/coupons?title=none-{number}"));
+        get(&searcher, &url).await
+    };
+    let begun = Instant::now();
+    let (status, page) = search(0).await;
+    assert_eq!((status, page["items"].as_array().map(Vec::len)), (200, Some(0)));
+    // As many as a node searches at the same time take 256 times as long.
+    let alone = begun.elapsed();
+
+    let (begun, are_over) = (Instant::now(), AtomicBool::new(false));
+    let searches = async {
+        futures_util::future::join_all((1..=SEARCHES).map(search)).await;
+        are_over.store(true, Ordering::Relaxed);
+    };
+    let lists = async {
+        eventually("all places are taken", async || {
+            listed.refused(&reader, "full").await > 0.0
+        })
+        .await;
+        let (mut took, mut query) = (Vec::new(), String::new());
+        while !are_over.load(Ordering::Relaxed) {
+            let asked = Instant::now();
+            let (status, page) = get(&reader, &listed.url(&format!("/v1/coupons?limit=20{query}"))).await;
+            assert_eq!(status, 200, "{page}");
+            took.push(asked.elapsed());
+            query = format!(
+                "&cursor={}",
+                page["next_cursor"].as_str().expect("a further page")
+            );
+        }
+        took
+    };
+    let ((), mut took) = tokio::join!(searches, lists);
+    took.sort();
+    let median = took[took.len() / 2];
+    // Such a list has one step and waits for no turn. In turn with the searches it would take as long as two
+    // of them alone.
+    assert!(
+        median < alone / 2,
+        "{median:?}, and a search alone takes {alone:?}"
+    );
+
+    // The clients of the searches are gone, and other searches find places.
+    let found = listed.url("/v1/coupons?title=coupon%2099");
+    eventually("a search ends with a result", async || {
+        get(&reader, &found).await.0 == 200
+    })
+    .await;
+    let (took, limit) = (begun.elapsed(), Duration::from_secs(3) + 60 * alone);
+    println!("lists took {median:?}, a search alone {alone:?}; places were free after {took:?}");
+    assert!(took < limit, "{took:?} of {limit:?}");
 }
