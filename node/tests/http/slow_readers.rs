@@ -146,58 +146,63 @@ impl ClientAt {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn lists_beyond_the_bound_of_unsent_bytes_are_refused_and_issuing_goes_on() {
-    let data = tempfile::tempdir().unwrap();
-    // The node is a process of its own, so that its metrics count this test alone.
-    let serving = Serving::start(
-        &data,
-        &[
-            "--set",
-            &format!("auth.admin_token={ADMIN_TOKEN}"),
-            "--set",
-            "limits.unsent_bytes_max=1048576",
-            "--set",
-            "http.write_timeout=60s",
-        ],
-    );
-    let node: SocketAddr = serving.address.parse().unwrap();
-    contract::learn(node).await;
-    let (here, other, watcher) = (
-        ClientAt::new(1, node),
-        ClientAt::new(2, node),
-        ClientAt::new(3, node),
-    );
-    // The longest list has about a quarter of a mebibyte.
-    let coupon = json!({"title": "\u{1f39f}".repeat(200), "total_quantity": 5});
-    let mut id = Value::Null;
-    for _ in 0..200 {
-        let create = here.request(Method::POST, "/v1/coupons").bearer_auth(ADMIN_TOKEN);
-        let created = send(create.json(&coupon)).await;
-        assert_eq!(created.status, 201, "{created:?}");
-        id = created.body["id"].clone();
+/// The longest list, of about a quarter of a mebibyte.
+const LIST: &str = "/v1/coupons?limit=200";
+/// What the node may hold unsent. It is room for four of these lists.
+const UNSENT_BYTES_MAX: f64 = 1_048_576.0;
+
+/// A node in a process of its own, so that its metrics count one test alone.
+struct Listed {
+    _serving: Serving,
+    _data: tempfile::TempDir,
+    node: SocketAddr,
+    /// Of the last coupon.
+    id: Value,
+}
+
+impl Listed {
+    async fn start() -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let token = format!("auth.admin_token={ADMIN_TOKEN}");
+        let bound = format!("limits.unsent_bytes_max={UNSENT_BYTES_MAX}");
+        let keys = [token.as_str(), &bound, "http.write_timeout=60s"];
+        let flags: Vec<&str> = keys.iter().flat_map(|key| ["--set", key]).collect();
+        let serving = Serving::start(&data, &flags);
+        let node: SocketAddr = serving.address.parse().unwrap();
+        contract::learn(node).await;
+        let coupon = json!({"title": "\u{1f39f}".repeat(200), "total_quantity": 5});
+        let (admin, mut id) = (ClientAt::new(1, node), Value::Null);
+        for _ in 0..200 {
+            let create = admin
+                .request(Method::POST, "/v1/coupons")
+                .bearer_auth(ADMIN_TOKEN);
+            let created = send(create.json(&coupon)).await;
+            assert_eq!(created.status, 201, "{created:?}");
+            id = created.body["id"].clone();
+        }
+        Self {
+            _serving: serving,
+            _data: data,
+            node,
+            id,
+        }
     }
-    let list = "/v1/coupons?limit=200";
-    let mut readers = Vec::new();
-    for _ in 0..8 {
-        let mut stream = connect_from(1, node).await;
-        ask(&mut stream, list).await;
-        readers.push(stream);
+
+    /// Opens connections from an address that ask for the list and do not read it.
+    async fn readers_at(&self, last: u8) -> Vec<TcpStream> {
+        let mut readers = Vec::new();
+        for _ in 0..8 {
+            let mut stream = connect_from(last, self.node).await;
+            ask(&mut stream, LIST).await;
+            readers.push(stream);
+        }
+        readers
     }
-    // One address gets half, which is room for two lists.
-    eventually("two lists wait for their readers", async || {
-        (400_000.0..=1_048_576.0 / 2.0).contains(&watcher.unsent().await)
-    })
-    .await;
-    let refused = here.get(list).await;
-    refused.assert_refused(503, "OVERLOADED");
-    assert!(!refused.header("retry-after").is_empty(), "{refused:?}");
-    // This address still gets small responses, and others get lists.
-    let issue = here.request(Method::POST, &format!("/v1/coupons/{id}/issuances"));
-    assert_eq!(send(issue.header("X-User-Id", "alice")).await.status, 201);
-    assert_eq!(other.get(list).await.status, 200);
-    // Each reader gets the whole list or the refusal.
-    for stream in &mut readers {
+}
+
+/// Checks that each reader gets the whole list or the refusal.
+async fn assert_whole(readers: &mut [TcpStream]) {
+    for stream in readers {
         let (head, body) = read_whole(stream, Duration::ZERO).await;
         let body: Value = serde_json::from_slice(&body).unwrap();
         let is_whole = body["items"].as_array().is_some_and(|items| items.len() == 200);
@@ -207,6 +212,44 @@ async fn lists_beyond_the_bound_of_unsent_bytes_are_refused_and_issuing_goes_on(
             "{head}"
         );
     }
-    assert_eq!(here.get(list).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_beyond_the_bound_of_unsent_bytes_are_refused_and_issuing_goes_on() {
+    let listed = Listed::start().await;
+    let [here, other, watcher] = [1, 2, 3].map(|last| ClientAt::new(last, listed.node));
+    let mut readers = listed.readers_at(1).await;
+    // One address gets half, which is room for two lists.
+    eventually("two lists wait for their readers", async || {
+        (400_000.0..=UNSENT_BYTES_MAX / 2.0).contains(&watcher.unsent().await)
+    })
+    .await;
+    let refused = here.get(LIST).await;
+    refused.assert_refused(503, "OVERLOADED");
+    assert!(!refused.header("retry-after").is_empty(), "{refused:?}");
+    // This address still gets small responses, and others get lists.
+    let issue = here.request(Method::POST, &format!("/v1/coupons/{}/issuances", listed.id));
+    assert_eq!(send(issue.header("X-User-Id", "alice")).await.status, 201);
+    assert_eq!(other.get(LIST).await.status, 200);
+    assert_whole(&mut readers).await;
+    assert_eq!(here.get(LIST).await.status, 200);
     eventually("nothing is left", async || watcher.unsent().await == 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_client_gets_a_list_while_others_hold_all_unsent_bytes() {
+    let listed = Listed::start().await;
+    let third = ClientAt::new(3, listed.node);
+    let mut readers = listed.readers_at(1).await;
+    readers.extend(listed.readers_at(2).await);
+    eventually("four lists wait for their readers", async || {
+        third.get(LIST).await.status == 503
+    })
+    .await;
+    // The third address holds nothing itself.
+    third.get(LIST).await.assert_refused(503, "OVERLOADED");
+    let issue = third.request(Method::POST, &format!("/v1/coupons/{}/issuances", listed.id));
+    assert_eq!(send(issue.header("X-User-Id", "alice")).await.status, 201);
+    assert_whole(&mut readers).await;
+    assert_eq!(third.get(LIST).await.status, 200);
 }
