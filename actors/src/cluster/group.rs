@@ -70,13 +70,9 @@ mod tests {
         NodeRow {
             // Ids descend while incarnations ascend, so that sorting by incarnation instead of id is noticed.
             id: NodeId::parse(&format!("node-{:02}", 50 - number)).unwrap(),
-            incarnation: Incarnation::new(number).unwrap(),
-            beat: 3,
             state,
-            http: String::new(),
-            cluster: String::new(),
             links: links.iter().filter_map(|link| Incarnation::new(*link)).collect(),
-            lease: None,
+            ..NodeRow::ready(number, 3)
         }
     }
 

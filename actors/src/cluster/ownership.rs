@@ -193,7 +193,6 @@ impl Ownership {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::NodeId;
 
     fn incarnation(number: u64) -> Incarnation {
         Incarnation::new(number).unwrap()
@@ -201,14 +200,8 @@ mod tests {
 
     fn node(number: u64, state: NodeState) -> NodeRow {
         NodeRow {
-            id: NodeId::parse(&format!("node-{number}")).unwrap(),
-            incarnation: incarnation(number),
-            beat: 1,
             state,
-            http: String::new(),
-            cluster: String::new(),
-            links: Vec::new(),
-            lease: None,
+            ..NodeRow::ready(number, 1)
         }
     }
 

@@ -75,25 +75,11 @@ impl Reach {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::NodeId;
 
     const LEASE: Duration = Duration::from_secs(3);
 
     fn incarnation(number: u64) -> Incarnation {
         Incarnation::new(number).unwrap()
-    }
-
-    fn row(number: u64, beat: u64) -> NodeRow {
-        NodeRow {
-            id: NodeId::parse(&format!("node-{number}")).unwrap(),
-            incarnation: incarnation(number),
-            beat,
-            state: NodeState::Ready,
-            http: String::new(),
-            cluster: String::new(),
-            links: Vec::new(),
-            lease: None,
-        }
     }
 
     /// Returns whether peer 2 is unreachable after each of node 1's beats, which come every 300 ms. The peer
@@ -103,7 +89,7 @@ mod tests {
         let unreachable = beats.iter().zip(0..).map(|((beat, is_linked), number)| {
             let now = Moment::at(Duration::from_millis(300) * number);
             let linked: &[Incarnation] = if *is_linked { &[incarnation(2)] } else { &[] };
-            let nodes = [row(1, 9), row(2, *beat)];
+            let nodes = [NodeRow::ready(1, 9), NodeRow::ready(2, *beat)];
             let found = reach.unreachable(now, incarnation(1), &nodes, linked);
             assert!(found.iter().all(|peer| *peer == incarnation(2)));
             !found.is_empty()

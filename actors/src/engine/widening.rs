@@ -133,14 +133,8 @@ mod tests {
 
     fn node(number: u64, state: NodeState) -> NodeRow {
         NodeRow {
-            id: NodeId::parse(&format!("node-{number}")).unwrap(),
-            incarnation: Incarnation::new(number).unwrap(),
-            beat: 0,
             state,
-            http: String::new(),
-            cluster: String::new(),
-            links: Vec::new(),
-            lease: None,
+            ..NodeRow::ready(number, 0)
         }
     }
 

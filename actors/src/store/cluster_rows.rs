@@ -68,9 +68,38 @@ pub struct NodeRow {
     /// The time for which it may decide after its last successful beat. `None` if the incarnation is of a
     /// release that does not write it.
     pub lease: Option<Duration>,
+    /// How long ago it was ended, at least, by the database's clock. `None` if it lives, or if nothing noted
+    /// when it was ended.
+    pub ended_for: Option<Duration>,
 }
 
 impl NodeRow {
+    /// Makes the row of a node that joins, without addresses and links, and without saying its lease.
+    pub fn new(id: NodeId, incarnation: Incarnation) -> Self {
+        Self {
+            id,
+            incarnation,
+            beat: 0,
+            state: NodeState::Joining,
+            http: String::new(),
+            cluster: String::new(),
+            links: Vec::new(),
+            lease: None,
+            ended_for: None,
+        }
+    }
+
+    /// Makes the row of a ready node that has this number in its name and as its incarnation.
+    #[cfg(test)]
+    pub(crate) fn ready(number: u64, beat: u64) -> Self {
+        let id = NodeId::parse(&format!("node-{number}")).expect("this is a name");
+        Self {
+            beat,
+            state: NodeState::Ready,
+            ..Self::new(id, Incarnation::new(number).expect("this is an incarnation"))
+        }
+    }
+
     /// Returns the node's lease. A node whose row has none is taken to have the lease `ours`.
     pub fn lease_or(&self, ours: Duration) -> Duration {
         self.lease.unwrap_or(ours)
@@ -93,6 +122,7 @@ impl NodeRow {
             cluster: row.text("cluster")?.to_owned(),
             links: readable(links::parse(row.text("links")?), "links")?,
             lease: lease(row)?,
+            ended_for: ended_for(row)?,
         })
     }
 }
@@ -101,8 +131,24 @@ impl NodeRow {
 /// incarnation's lease in it. So the row also names the incarnation that the lease belongs to.
 fn lease(row: &impl StoredRow) -> Result<Option<Duration>> {
     let micros: u64 = number(row, "lease")?;
-    let is_its_own = row.integer("lease_of")? == row.integer("incarnation")?;
-    Ok((is_its_own && micros > 0).then(|| Duration::from_micros(micros)))
+    Ok((is_of_its_incarnation(row)? && micros > 0).then(|| Duration::from_micros(micros)))
+}
+
+/// Returns how long ago the row's incarnation was ended, at least. Both times are in whole seconds, rounded
+/// down. A release without this column leaves there what it had, as with the lease.
+fn ended_for(row: &impl StoredRow) -> Result<Option<Duration>> {
+    let (ended_at, asked_at) = (row.integer("ended_at")?, row.integer("asked_at")?);
+    let is_known = ended_at != 0 && row.text("state")? == NodeState::Ended.as_str();
+    if !is_known || !is_of_its_incarnation(row)? {
+        return Ok(None);
+    }
+    let seconds = asked_at.saturating_sub(ended_at).saturating_sub(1);
+    Ok(Some(Duration::from_secs(u64::try_from(seconds).unwrap_or(0))))
+}
+
+/// Returns true if the row's incarnation wrote `lease` and `ended_at` when it joined.
+fn is_of_its_incarnation(row: &impl StoredRow) -> Result<bool> {
+    Ok(row.integer("lease_of")? == row.integer("incarnation")?)
 }
 
 /// The row of an ended node.
@@ -110,7 +156,8 @@ fn lease(row: &impl StoredRow) -> Result<Option<Duration>> {
 pub(super) struct EndedRow {
     pub(super) id: NodeId,
     pub(super) incarnation: Incarnation,
-    /// When the row was first seen ended, in seconds since 1970; 0 if that was not noted yet.
+    /// When the node was ended, in seconds since 1970, or when its row was first seen ended; 0 if that was not
+    /// noted yet.
     pub(super) ended_at: i64,
 }
 
@@ -227,14 +274,28 @@ mod tests {
         }
     }
 
-    /// A row of the incarnation 7 with these values of `lease` and `lease_of`.
-    struct Columns(i64, i64);
+    /// A row of the incarnation 7.
+    struct Columns {
+        lease: i64,
+        lease_of: i64,
+        state: &'static str,
+        ended_at: i64,
+    }
+
+    const ROW: Columns = Columns {
+        lease: 3_000_000,
+        lease_of: 7,
+        state: "ended",
+        ended_at: 0,
+    };
 
     impl StoredRow for Columns {
         fn integer(&self, column: &str) -> Result<i64> {
             Ok(match column {
-                "lease" => self.0,
-                "lease_of" => self.1,
+                "lease" => self.lease,
+                "lease_of" => self.lease_of,
+                "ended_at" => self.ended_at,
+                "asked_at" => NOW,
                 _ => 7,
             })
         }
@@ -245,7 +306,7 @@ mod tests {
 
         fn text(&self, column: &str) -> Result<&str> {
             Ok(match column {
-                "state" => "ready",
+                "state" => self.state,
                 "links" => "",
                 _ => "a",
             })
@@ -258,14 +319,47 @@ mod tests {
 
     #[test]
     fn a_lease_that_an_earlier_release_left_in_the_row_is_unknown() {
-        let lease = |micros, of| NodeRow::read(&Columns(micros, of)).unwrap().lease;
+        let row = |lease, lease_of| {
+            NodeRow::read(&Columns {
+                lease,
+                lease_of,
+                ..ROW
+            })
+            .unwrap()
+        };
+        let lease = |micros, of| row(micros, of).lease;
         assert_eq!(lease(3_000_000, 7), Some(Duration::from_secs(3)));
         assert_eq!(lease(3_000_000, 6), None);
         assert_eq!(lease(0, 0), None);
         assert_eq!(lease(0, 7), None);
-        let row = NodeRow::read(&Columns(0, 0)).unwrap();
-        assert_eq!(row.lease_or(Duration::from_secs(5)), Duration::from_secs(5));
-        assert_eq!(row.lease_micros(), 0);
+        assert_eq!(row(0, 0).lease_or(Duration::from_secs(5)), Duration::from_secs(5));
+        assert_eq!(row(0, 0).lease_micros(), 0);
+    }
+
+    #[test]
+    fn a_row_says_how_long_ago_its_node_was_ended_at_least() {
+        let ended_for = |row: Columns| NodeRow::read(&row).unwrap().ended_for;
+        let ended = |ended_at| Columns { ended_at, ..ROW };
+        assert_eq!(ended_for(ended(NOW - 10)), Some(Duration::from_secs(9)));
+        // The clock of the database was set back.
+        assert_eq!(ended_for(ended(NOW + 10)), Some(Duration::ZERO));
+        assert_eq!(ended_for(ended(0)), None);
+        let (state, lease_of) = ("ready", 6);
+        assert_eq!(
+            ended_for(Columns {
+                state,
+                ..ended(NOW - 10)
+            }),
+            None
+        );
+        assert_eq!(
+            ended_for(Columns {
+                lease_of,
+                ..ended(NOW - 10)
+            }),
+            None,
+            "an earlier release left there when the incarnation before was ended"
+        );
     }
 
     #[test]

@@ -168,14 +168,11 @@ async fn a_predecessor_is_watched_for_its_own_lease_and_not_after_it_is_ended() 
     let cluster = Cluster::new().await;
     let watched = async |id: &str, lease, state| {
         let row = NodeRow {
-            id: NodeId::parse(id).unwrap(),
-            incarnation: Incarnation::random(),
             beat: 7,
             state,
-            http: String::new(),
             cluster: "1:1".to_owned(),
-            links: Vec::new(),
             lease,
+            ..NodeRow::new(NodeId::parse(id).unwrap(), Incarnation::random())
         };
         assert!(cluster.store.join(&row, None).await.unwrap());
         let begun = Instant::now();

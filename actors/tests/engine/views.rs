@@ -12,14 +12,9 @@ use testkit::poll::eventually;
 async fn join_and_claim(fixture: &TestEngine, number: u64, shard: ShardId) {
     let claimant = Incarnation::new(number).unwrap();
     let row = NodeRow {
-        id: NodeId::parse(&format!("other-{number}")).unwrap(),
-        incarnation: claimant,
         beat: 1,
         state: NodeState::Ready,
-        http: String::new(),
-        cluster: String::new(),
-        links: Vec::new(),
-        lease: None,
+        ..NodeRow::new(NodeId::parse(&format!("other-{number}")).unwrap(), claimant)
     };
     assert!(fixture.store.join(&row, None).await.unwrap());
     let seen = fixture

@@ -10,14 +10,9 @@ use crate::support::{Database, claim, shard_row};
 
 pub fn node(name: &str) -> NodeRow {
     NodeRow {
-        id: NodeId::parse(name).unwrap(),
-        incarnation: Incarnation::random(),
-        beat: 0,
-        state: NodeState::Joining,
         http: "127.0.0.1:8080".to_owned(),
-        cluster: String::new(),
-        links: Vec::new(),
         lease: Some(Duration::from_micros(3_000_001)),
+        ..NodeRow::new(NodeId::parse(name).unwrap(), Incarnation::random())
     }
 }
 
@@ -287,15 +282,12 @@ pub async fn a_node_replaces_only_the_incarnation_that_it_saw(database: &impl Da
 
 pub async fn beats_count_until_the_row_is_replaced_or_ended(database: &impl Database) {
     let store = database.store();
+    let beat_of = async |node: &NodeRow, state| {
+        let beat = store.beat(&node.id, node.incarnation, state, &[]).await;
+        beat.unwrap()
+    };
     let first = node("a");
-    assert_eq!(
-        store
-            .beat(&first.id, first.incarnation, NodeState::Joining, &[])
-            .await
-            .unwrap(),
-        None,
-        "not joined"
-    );
+    assert_eq!(beat_of(&first, NodeState::Joining).await, None, "not joined");
     store.join(&first, None).await.unwrap();
     for (beat, state) in [
         (1, NodeState::Joining),
@@ -303,15 +295,11 @@ pub async fn beats_count_until_the_row_is_replaced_or_ended(database: &impl Data
         (3, NodeState::Leaving),
         (4, NodeState::Ended),
     ] {
+        assert_eq!(beat_of(&first, state).await, Some(beat));
+        let mut rows = store.nodes().await.unwrap();
+        assert_eq!(rows[0].ended_for.take().is_some(), state == NodeState::Ended);
         assert_eq!(
-            store
-                .beat(&first.id, first.incarnation, state, &[])
-                .await
-                .unwrap(),
-            Some(beat)
-        );
-        assert_eq!(
-            store.nodes().await.unwrap(),
+            rows,
             [NodeRow {
                 beat,
                 state,
@@ -320,30 +308,14 @@ pub async fn beats_count_until_the_row_is_replaced_or_ended(database: &impl Data
         );
     }
     assert_eq!(
-        store
-            .beat(&first.id, first.incarnation, NodeState::Ready, &[])
-            .await
-            .unwrap(),
+        beat_of(&first, NodeState::Ready).await,
         None,
         "an ended node never returns"
     );
     let second = node("a");
     store.join(&second, Some(first.incarnation)).await.unwrap();
-    assert_eq!(
-        store
-            .beat(&first.id, first.incarnation, NodeState::Ready, &[])
-            .await
-            .unwrap(),
-        None,
-        "replaced"
-    );
-    assert_eq!(
-        store
-            .beat(&second.id, second.incarnation, NodeState::Ready, &[])
-            .await
-            .unwrap(),
-        Some(1)
-    );
+    assert_eq!(beat_of(&first, NodeState::Ready).await, None, "replaced");
+    assert_eq!(beat_of(&second, NodeState::Ready).await, Some(1));
 }
 
 pub async fn a_node_is_ended_only_by_a_live_node_and_only_if_it_has_not_beaten(database: &impl Database) {
@@ -373,6 +345,13 @@ pub async fn a_node_is_ended_only_by_a_live_node_and_only_if_it_has_not_beaten(d
     );
     assert!(store.end(living.incarnation, &seen).await.unwrap());
     assert!(!store.end(living.incarnation, &seen).await.unwrap(), "once");
+    let rows = store.nodes().await.unwrap();
+    let ended_for = |node: &NodeRow| {
+        let row = rows.iter().find(|row| row.id == node.id);
+        row.expect("a row").ended_for
+    };
+    assert_eq!(ended_for(&living), None);
+    assert!(ended_for(&dead).is_some_and(|age| age < Duration::from_secs(60)));
     assert_eq!(
         store
             .beat(&dead.id, dead.incarnation, NodeState::Ready, &[])

@@ -81,16 +81,7 @@ pub async fn the_batch_stays_stored_if_the_connection_is_cut_after_the_commit(ki
 }
 
 fn node() -> NodeRow {
-    NodeRow {
-        id: NodeId::parse("a").unwrap(),
-        incarnation: Incarnation::random(),
-        beat: 0,
-        state: NodeState::Joining,
-        http: String::new(),
-        cluster: String::new(),
-        links: Vec::new(),
-        lease: None,
-    }
+    NodeRow::new(NodeId::parse("a").unwrap(), Incarnation::random())
 }
 
 pub async fn a_server_that_is_not_there_stores_nothing_and_is_used_when_it_returns(kind: ServerKind) {

@@ -161,14 +161,8 @@ pub async fn a_statement_goes_on_without_its_client_and_a_retry_finds_its_rows(k
 pub async fn ending_a_node_does_not_keep_others_from_beating(kind: ServerKind) {
     let (_, database) = with_long_lock_waits(kind).await;
     let node = |name: &str| NodeRow {
-        id: NodeId::parse(name).unwrap(),
-        incarnation: Incarnation::random(),
-        beat: 0,
         state: NodeState::Ready,
-        http: String::new(),
-        cluster: String::new(),
-        links: Vec::new(),
-        lease: None,
+        ..NodeRow::new(NodeId::parse(name).unwrap(), Incarnation::random())
     };
     let (living, dead, other) = (node("living"), node("dead"), node("other"));
     for row in [&living, &dead, &other] {

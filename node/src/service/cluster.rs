@@ -92,14 +92,10 @@ mod tests {
 
     fn row(id: &str, beat: u64, state: NodeState, cluster: &str) -> NodeRow {
         NodeRow {
-            id: NodeId::parse(id).unwrap(),
-            incarnation: Incarnation::new(7).unwrap(),
             beat,
             state,
-            http: String::new(),
             cluster: cluster.to_owned(),
-            links: Vec::new(),
-            lease: None,
+            ..NodeRow::new(NodeId::parse(id).unwrap(), Incarnation::new(7).unwrap())
         }
     }
 

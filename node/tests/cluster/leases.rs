@@ -125,7 +125,44 @@ async fn the_lease_can_be_changed_node_by_node(kind: ServerKind) {
     stage.judge().await;
 }
 
+/// A node with a long lease is killed. A change that widens waits for its door, until its lease is over. From
+/// then on its row makes no change wait, also of a node that starts and has not known it.
+async fn a_node_that_was_ended_long_ago_makes_no_change_wait(kind: ServerKind) {
+    let server = Server::shared(kind);
+    let mut stage = Stage::unstarted(server, 2, &KEYS, false).await;
+    stage.members[1].set("cluster.lease", "9s");
+    stage.start(&[0, 1]);
+    stage.settled().await;
+    let coupon = stage.coupon(Some(1)).await;
+    stage.members[1].kill();
+    let killed_at = Instant::now();
+    let mut raises = Vec::new();
+    for total_quantity in [2, 3] {
+        stage.stop(0);
+        stage.start(&[0]);
+        let address = &stage.members[0].address;
+        let (begun, patch) = (
+            Instant::now(),
+            json!({"patch": {"total_quantity": total_quantity}}),
+        );
+        eventually("the quantity is raised", async || {
+            let change = stage
+                .history
+                .change(&stage.client, address, coupon, patch.clone());
+            matches!(change.await, Some((200, _)))
+        })
+        .await;
+        raises.push((killed_at.elapsed(), begun.elapsed()));
+    }
+    let [(first, _), (_, second)] = raises[..] else {
+        panic!("two raises: {raises:?}")
+    };
+    assert!(first >= LONG, "its door may refuse for that long: {raises:?}");
+    assert!(second < Duration::from_secs(6), "{raises:?}");
+}
+
 on_each_server! {
+    a_node_that_was_ended_long_ago_makes_no_change_wait
     no_refusal_is_untrue_while_leases_differ
     the_lease_can_be_changed_node_by_node
 }

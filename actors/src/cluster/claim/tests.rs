@@ -23,17 +23,13 @@ fn name(id: &str) -> NodeId {
 /// Makes a node that is linked to all other nodes from 1 to 9.
 fn node(id: &str, number: u64, state: NodeState) -> NodeRow {
     NodeRow {
-        id: name(id),
-        incarnation: incarnation(number),
         beat: READY_BEATS,
         state,
-        http: String::new(),
-        cluster: String::new(),
         links: (1..10)
             .filter(|other| *other != number)
             .map(incarnation)
             .collect(),
-        lease: None,
+        ..NodeRow::new(name(id), incarnation(number))
     }
 }
 

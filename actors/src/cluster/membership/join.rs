@@ -66,14 +66,10 @@ pub(super) async fn join(
         }
         let incarnation = Incarnation::random();
         let row = NodeRow {
-            id: options.node.clone(),
-            incarnation,
-            beat: 0,
-            state: NodeState::Joining,
             http: options.http.clone(),
             cluster: options.cluster.clone(),
-            links: Vec::new(),
             lease: Some(options.lease),
+            ..NodeRow::new(options.node.clone(), incarnation)
         };
         options.record.begin(incarnation);
         if store.join(&row, predecessor.map(|row| row.incarnation)).await? {

@@ -220,7 +220,6 @@ pub(crate) fn are_far_apart(last: Option<Moment>, sent_at: Moment, lease: Durati
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::NodeId;
 
     const LEASE: Duration = Duration::from_secs(3);
     const BEAT: Duration = Duration::from_millis(300);
@@ -242,16 +241,7 @@ mod tests {
     }
 
     fn other(beat: u64) -> NodeRow {
-        NodeRow {
-            id: NodeId::parse("b").unwrap(),
-            incarnation: Incarnation::new(2).unwrap(),
-            beat,
-            state: NodeState::Ready,
-            http: String::new(),
-            cluster: String::new(),
-            links: Vec::new(),
-            lease: None,
-        }
+        NodeRow::ready(2, beat)
     }
 
     #[test]

@@ -130,7 +130,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::ids::NodeId;
 
     const LEASE: Duration = Duration::from_secs(3);
     const BEAT: Duration = Duration::from_millis(300);
@@ -145,14 +144,8 @@ mod tests {
 
     fn row(number: u64, beat: u64) -> NodeRow {
         NodeRow {
-            id: NodeId::parse(&format!("node-{number}")).unwrap(),
-            incarnation: incarnation(number),
-            beat,
-            state: NodeState::Ready,
-            http: String::new(),
-            cluster: String::new(),
             links: vec![incarnation(3 - number)],
-            lease: None,
+            ..NodeRow::ready(number, beat)
         }
     }
 

@@ -14,14 +14,14 @@ use crate::coupon::notice::SoldOutNotice;
 use crate::coupon::offer::{Coupon, Offer, Status};
 use crate::coupon::rows::{CouponRows, NewCoupon};
 use crate::coupon::{CouponKind, CouponOutcome};
-use crate::ids::{Epoch, NodeId, RequestKey, UserId};
+use crate::ids::{Epoch, RequestKey, UserId};
 use crate::link::probe;
 use crate::owning::owner::actor::OwnerContext;
 use crate::owning::shard::ShardContext;
 use crate::owning::shard::moves::Moves;
 use crate::owning::write_back::Lanes;
+use crate::store::Store;
 use crate::store::sqlite::{Options, SqliteStore};
-use crate::store::{NodeState, Store};
 use crate::time::{Timestamp, moment};
 use crate::trace::Spans;
 
@@ -38,16 +38,7 @@ fn incarnation(number: u64) -> Incarnation {
 }
 
 fn row(number: u64) -> NodeRow {
-    NodeRow {
-        id: NodeId::parse(&format!("node-{number}")).unwrap(),
-        incarnation: incarnation(number),
-        beat: 1,
-        state: NodeState::Ready,
-        http: String::new(),
-        cluster: String::new(),
-        links: Vec::new(),
-        lease: None,
-    }
+    NodeRow::ready(number, 1)
 }
 
 /// The peers of a node. Only reports of loading ahead are recorded.

@@ -70,14 +70,20 @@ impl KnownPeers {
         let is_open = |peer: &Incarnation| !self.closed.contains(peer);
         let gone = self.living.iter();
         let gone = gone.filter(|(peer, _)| !living.contains_key(*peer) && is_open(peer));
+        // What is left of the leases of peers that are gone.
         let mut departed: Vec<Duration> = gone.map(|(_, lease)| *lease).collect();
-        // A peer that came and went between two reads left its row behind.
+        // A peer that came and went between two reads left its row behind, and so did peers that were ended
+        // before the first read, which may be long ago.
         let ended = others.iter().filter(is_ended);
         let unseen = ended.clone().filter(|row| {
             let peer = row.incarnation;
             !self.ended.contains(&peer) && !self.living.contains_key(&peer) && is_open(&peer)
         });
-        departed.extend(unseen.map(|row| row.lease_or(self.lease)));
+        let left = |row: &NodeRow| {
+            let lease = row.lease_or(self.lease);
+            lease.saturating_sub(row.ended_for.unwrap_or_default())
+        };
+        departed.extend(unseen.map(left));
         if let Some(longest) = departed.into_iter().max() {
             self.departed_at = Some(now);
             self.departed_lease_until = self.departed_lease_until.max(Some(now + longest));
@@ -141,7 +147,6 @@ impl KnownPeers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::NodeId;
 
     const LEASE: Duration = Duration::from_secs(3);
 
@@ -155,14 +160,9 @@ mod tests {
 
     fn row(number: u64, state: NodeState, lease: Option<Duration>) -> NodeRow {
         NodeRow {
-            id: NodeId::parse(&format!("node-{number}")).unwrap(),
-            incarnation: peer(number),
-            beat: 1,
             state,
-            http: String::new(),
-            cluster: String::new(),
-            links: Vec::new(),
             lease,
+            ..NodeRow::ready(number, 1)
         }
     }
 
@@ -282,6 +282,30 @@ mod tests {
         let unseen = row(2, NodeState::Ended, Some(Duration::from_secs(20)));
         peers.know(at(9_300), at(9_300), &[before, unseen]);
         assert_eq!(peers.departed_until(at(9_300)), Some(at(31_300)));
+    }
+
+    #[test]
+    fn a_peer_that_was_ended_before_the_first_read_is_waited_for_until_its_lease_is_over() {
+        let until = |ended_for| {
+            let mut peers = KnownPeers::new(LEASE);
+            let gone = NodeRow {
+                ended_for,
+                ..row(1, NodeState::Ended, Some(Duration::from_secs(30)))
+            };
+            peers.know(at(0), at(1_000), std::slice::from_ref(&gone));
+            let until = peers.departed_until(at(1_000)).unwrap();
+            assert_eq!(peers.unacknowledged_until(at(1_000)), until);
+            until
+        };
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(until(None), at(33_000), "it may have been ended just now");
+        assert_eq!(until(seconds(0)), at(33_000));
+        assert_eq!(until(seconds(20)), at(13_000));
+        assert_eq!(
+            until(seconds(3_600)),
+            at(6_000),
+            "others may have been there before"
+        );
     }
 
     #[test]

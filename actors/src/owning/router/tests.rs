@@ -9,8 +9,8 @@ use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::issue::{IssueOutcome, IssueRequest};
 use crate::coupon::offer::Issuance;
 use crate::coupon::{CouponAsk, CouponKind, CouponOutcome};
-use crate::ids::{Fence, NodeId, RequestKey, UserId};
-use crate::store::{NodeRow, NodeState};
+use crate::ids::{Fence, RequestKey, UserId};
+use crate::store::NodeRow;
 use crate::time::timestamp;
 use crate::trace::Span;
 
@@ -113,18 +113,9 @@ fn coupon() -> CouponId {
 fn router(peers: &Arc<Peers>) -> (Router, Ownership) {
     let ownership = Ownership::default();
     let me = Incarnation::new(1).unwrap();
-    let node = |number: u64| NodeRow {
-        id: NodeId::parse(&format!("node-{number}")).unwrap(),
-        incarnation: Incarnation::new(number).unwrap(),
-        beat: 1,
-        state: NodeState::Ready,
-        http: String::new(),
-        cluster: String::new(),
-        links: Vec::new(),
-        lease: None,
-    };
+    let nodes = [1, 2, 3].map(|number| NodeRow::ready(number, 1));
     ownership.live_as(me);
-    ownership.publish(me, &[node(1), node(2), node(3)], &[]);
+    ownership.publish(me, &nodes, &[]);
     ownership.learn(coupon().shard(), fence(2, 5));
     let (remote, lease) = (Arc::clone(peers) as Arc<dyn Remote<CouponKind>>, Lease::default());
     lease.set(me, time::moment() + 10 * LIMIT);

@@ -18,11 +18,20 @@ const CLUSTER: &str = "SELECT shards, hash, (SELECT COUNT(*) FROM shards) AS row
 const END: &str = "
 UPDATE nodes AS living FORCE INDEX (by_incarnation)
   STRAIGHT_JOIN nodes AS dead FORCE INDEX (PRIMARY) ON dead.node_id = ? AND dead.incarnation = ? AND dead.beat = ? AND dead.state <> 'ended'
-   SET dead.state = 'ended'
+   SET dead.state = 'ended', dead.ended_at = UNIX_TIMESTAMP()
  WHERE living.incarnation = ? AND living.state <> 'ended'";
 
 /// The acknowledgement returns the new beat in place of the id of an inserted row.
-const BEAT: &str = "UPDATE nodes SET beat = LAST_INSERT_ID(beat + 1), state = ?, links = ? WHERE node_id = ? AND incarnation = ? AND state <> 'ended'";
+const BEAT: &str = "
+UPDATE nodes
+   SET beat = LAST_INSERT_ID(beat + 1), state = ?, links = ?, ended_at = IF(?, UNIX_TIMESTAMP(), 0)
+ WHERE node_id = ? AND incarnation = ? AND state <> 'ended'";
+
+/// The rows of all nodes, and the time of the server's clock.
+const NODES: &str = "
+SELECT node_id, incarnation, beat, state, http, cluster, links, lease, lease_of, ended_at, CAST(UNIX_TIMESTAMP() AS SIGNED) AS asked_at
+  FROM nodes
+ ORDER BY node_id";
 
 /// The rows of ended nodes, and the time of the server's clock.
 const ENDED: &str = "
@@ -125,6 +134,7 @@ pub(crate) async fn beat(
     let counted = sqlx::query(BEAT)
         .bind(state.as_str())
         .bind(links::text_of(linked))
+        .bind(state == NodeState::Ended)
         .bind(id.as_str())
         .bind(integer(incarnation.get()))
         .execute(connection)
@@ -206,12 +216,7 @@ pub(crate) async fn sweep(connection: &mut MySqlConnection) -> Result<usize> {
 
 /// Returns all nodes' rows.
 pub(crate) async fn nodes(connection: &mut MySqlConnection) -> Result<Vec<NodeRow>> {
-    let rows = sqlx::query(
-        "SELECT node_id, incarnation, beat, state, http, cluster, links, lease, lease_of FROM nodes ORDER BY node_id",
-    )
-    .fetch_all(connection)
-    .await
-    .map_err(on_read)?;
+    let rows = sqlx::query(NODES).fetch_all(connection).await.map_err(on_read)?;
     rows.iter().map(NodeRow::read).collect()
 }
 

@@ -40,7 +40,16 @@ UPDATE shards
   FROM jsonb_each(?1) AS held
  WHERE shard_id = held.value ->> 0 AND epoch = held.value ->> 1 AND owner = held.value ->> 2";
 
-const BEAT: &str = "UPDATE nodes SET beat = beat + 1, state = ?3, links = ?4 WHERE node_id = ?1 AND incarnation = ?2 AND state <> 'ended'";
+const BEAT: &str = "
+UPDATE nodes
+   SET beat = beat + 1, state = ?3, links = ?4, ended_at = iif(?3 = 'ended', unixepoch(), 0)
+ WHERE node_id = ?1 AND incarnation = ?2 AND state <> 'ended'";
+
+/// The rows of all nodes, and the time.
+const NODES: &str = "
+SELECT node_id, incarnation, beat, state, http, cluster, links, lease, lease_of, ended_at, unixepoch() AS asked_at
+  FROM nodes
+ ORDER BY node_id";
 
 /// The rows of ended nodes, and the time.
 const ENDED: &str = "
@@ -165,7 +174,7 @@ pub(crate) async fn beat(
 /// Declares another incarnation dead.
 pub(crate) async fn end(connection: &mut SqliteConnection, by: Incarnation, dead: &NodeRow) -> Result<bool> {
     let ended = sqlx::query(
-        "UPDATE nodes SET state = 'ended'
+        "UPDATE nodes SET state = 'ended', ended_at = unixepoch()
           WHERE node_id = ?1 AND incarnation = ?2 AND beat = ?3 AND state <> 'ended'
             AND EXISTS (SELECT 1 FROM nodes WHERE incarnation = ?4 AND state <> 'ended')",
     )
@@ -212,12 +221,7 @@ pub(crate) async fn sweep(connection: &mut SqliteConnection) -> Result<usize> {
 
 /// Returns all nodes' rows.
 pub(crate) async fn nodes(connection: &mut SqliteConnection) -> Result<Vec<NodeRow>> {
-    let rows = sqlx::query(
-        "SELECT node_id, incarnation, beat, state, http, cluster, links, lease, lease_of FROM nodes ORDER BY node_id",
-    )
-    .fetch_all(connection)
-    .await
-    .map_err(on_read)?;
+    let rows = sqlx::query(NODES).fetch_all(connection).await.map_err(on_read)?;
     rows.iter().map(NodeRow::read).collect()
 }
 

@@ -94,17 +94,11 @@ impl World {
         let (now, incarnation) = (self.now().moment, Incarnation::new(self.incarnations).unwrap());
         let id = NodeId::parse(&format!("node-{place}")).unwrap();
         let cluster = format!("10.0.0.{place}:1");
-        let (http, state, links) = (String::new(), NodeState::Joining, Vec::new());
         let lease = lease_of(place);
         self.db.join(NodeRow {
-            id: id.clone(),
-            incarnation,
-            beat: 0,
-            state,
-            http,
             cluster,
-            links,
             lease: (self.breakage != Breakage::LeaseUnknown).then_some(lease),
+            ..NodeRow::new(id.clone(), incarnation)
         });
         let mut lifecycle = MemberLifecycle::new(incarnation, lease, BEAT);
         lifecycle.grouped(now, Group::of(&self.db.nodes).has(incarnation));
