@@ -140,7 +140,7 @@ pub fn judge(ledger: &Ledger, now: Timestamp, request: &ChangeRequest) -> Verdic
     Verdict::Enter(CouponEntry::Change(Arc::new(CouponChange {
         from_version: before.version,
         issued: ledger.last(),
-        keys: keys_after(ledger, request, coupon.version),
+        keys: keys_after(ledger, request, alters.then_some(coupon.version)),
         coupon,
     })))
 }
@@ -164,8 +164,8 @@ fn present(ledger: &Ledger) -> Box<ChangeDone> {
     })
 }
 
-/// Returns the keys that the coupon has after a change to this version.
-fn keys_after(ledger: &Ledger, request: &ChangeRequest, version: u64) -> ChangeKeys {
+/// Returns the keys that the coupon has after a change to this version; `None` if it alters nothing.
+fn keys_after(ledger: &Ledger, request: &ChangeRequest, version: Option<u64>) -> ChangeKeys {
     let keys = ledger.change_keys();
     request.key.as_ref().map_or_else(
         || keys.clone(),

@@ -13,6 +13,8 @@ use crate::ids::RequestKey;
 
 /// Maximum number of keys that a coupon keeps. A client repeats a change within minutes, and administrators
 /// make few changes meanwhile. With the longest keys the column takes 10 KB.
+///
+/// Changes that alter nothing cost a client nothing, so their keys are evicted first.
 pub const CHANGE_KEYS_MAX: usize = 32;
 
 /// A change that had a key.
@@ -20,8 +22,8 @@ pub const CHANGE_KEYS_MAX: usize = 32;
 pub struct KeyedChange {
     /// The key.
     pub key: RequestKey,
-    /// The version of the coupon after the change.
-    pub version: u64,
+    /// The version that the change made; `None` if it altered nothing.
+    pub version: Option<u64>,
     /// Distinguishes another change with the same key; see [`KeyedChange::digest`].
     pub digest: u128,
 }
@@ -44,18 +46,25 @@ impl ChangeKeys {
         self.0.iter().find(|change| change.key == *key)
     }
 
-    /// Returns the list with this change added, and without the oldest one if there are too many.
+    /// Returns the list with this change added. If there are too many, the oldest that altered nothing is left
+    /// out, or the oldest of all if each altered something. The new change is always in the list.
     #[must_use]
     pub fn with(&self, change: KeyedChange) -> Self {
-        let dropped = (self.0.len() + 1).saturating_sub(CHANGE_KEYS_MAX);
-        let kept = self.0.iter().skip(dropped).cloned();
-        Self(kept.chain([change]).collect())
+        let mut changes = self.0.clone();
+        if changes.len() >= CHANGE_KEYS_MAX {
+            let idle = changes.iter().position(|change| change.version.is_none());
+            changes.remove(idle.unwrap_or(0));
+        }
+        changes.push(change);
+        Self(changes)
     }
 
     /// Returns the text of the column: a line `key version digest` for each change; `None` if there is none.
+    /// The version 0 is that of a change that altered nothing.
     pub fn column(&self) -> Option<String> {
         let mut text = String::new();
         for KeyedChange { key, version, digest } in &self.0 {
+            let version = version.unwrap_or(0);
             // Writing to a string cannot fail.
             let _ = writeln!(text, "{key} {version} {digest:032x}");
         }
@@ -69,7 +78,7 @@ impl ChangeKeys {
             let mut words = line.split(' ');
             let change = KeyedChange {
                 key: RequestKey::parse(words.next()?).ok()?,
-                version: words.next()?.parse().ok()?,
+                version: Some(words.next()?.parse().ok()?).filter(|version| *version > 0),
                 digest: u128::from_str_radix(words.next()?, 16).ok()?,
             };
             words.next().is_none().then_some(change)
@@ -81,28 +90,61 @@ impl ChangeKeys {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::coupon::offer::OfferPatch;
 
-    fn change(number: u64) -> KeyedChange {
+    fn change(number: u64, alters: bool) -> KeyedChange {
         KeyedChange {
             key: RequestKey::parse(&format!("key-{number}")).unwrap(),
-            version: number,
+            version: alters.then_some(number),
             digest: u128::from(number) << 100,
         }
     }
 
-    #[test]
-    fn the_latest_keys_are_kept_and_read_as_they_were_written() {
-        assert_eq!(ChangeKeys::default().column(), None);
-        assert_eq!(ChangeKeys::parse(None), Some(ChangeKeys::default()));
+    /// Returns the numbers of the changes whose keys are kept after all of these, each with whether it altered
+    /// something. Numbers count from 1.
+    fn kept(changes: &[bool]) -> Vec<u64> {
         let mut keys = ChangeKeys::default();
-        for number in 1..=40 {
-            keys = keys.with(change(number));
+        assert_eq!(keys.column(), None);
+        assert_eq!(ChangeKeys::parse(None), Some(keys.clone()));
+        let all: Vec<KeyedChange> = (1..)
+            .zip(changes)
+            .map(|(number, alters)| change(number, *alters))
+            .collect();
+        for change in &all {
+            keys = keys.with(change.clone());
             assert_eq!(ChangeKeys::parse(keys.column().as_deref()), Some(keys.clone()));
         }
-        let is_kept = |number| keys.find(&change(number).key) == Some(&change(number));
-        assert!((9..=40).all(is_kept) && !(1..=8).any(is_kept));
+        let is_kept = |change: &&KeyedChange| keys.find(&change.key) == Some(*change);
+        let kept = all.iter().filter(is_kept);
+        kept.map(|change| u64::try_from(change.digest >> 100).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn the_latest_keys_are_kept_and_read_as_they_were_written() {
+        assert_eq!(kept(&[true; 40]), (9..=40).collect::<Vec<u64>>());
+        assert_eq!(kept(&[false; 40]), (9..=40).collect::<Vec<u64>>());
+    }
+
+    proptest! {
+        /// However many changes alter nothing, the keys stay of the latest that altered something, and that of
+        /// the last change of all.
+        #[test]
+        fn changes_without_effect_evict_no_key_of_a_change_with_effect(
+            changes in prop::collection::vec(prop::bool::weighted(0.3), 1..200),
+        ) {
+            let kept = kept(&changes);
+            let altering: Vec<u64> = (1..).zip(&changes).filter(|(_, alters)| **alters).map(|(number, _)| number).collect();
+            let latest = altering.iter().rev().take(CHANGE_KEYS_MAX - 1);
+            for number in latest {
+                prop_assert!(kept.contains(number), "{number} is not in {kept:?}");
+            }
+            prop_assert_eq!(kept.last(), Some(&(changes.len() as u64)));
+            prop_assert_eq!(kept.len(), changes.len().min(CHANGE_KEYS_MAX));
+        }
     }
 
     #[test]

@@ -206,7 +206,7 @@ pub async fn the_keys_of_changes_are_stored_with_them_and_loaded(database: &impl
         let key = format!("{number:~>255}");
         keys = keys.with(KeyedChange {
             key: RequestKey::parse(&key).unwrap(),
-            version: ID_MAX,
+            version: Some(ID_MAX),
             digest: u128::MAX - number as u128,
         });
     }
@@ -222,7 +222,7 @@ pub async fn the_keys_of_changes_are_stored_with_them_and_loaded(database: &impl
     owned.coupon = store.coupon(owned.id()).await.unwrap().unwrap().coupon;
     let alone = keys.with(KeyedChange {
         key: RequestKey::parse("alone").unwrap(),
-        version: 2,
+        version: None,
         digest: 0,
     });
     let alone = batch([owned.key_alone(alone)]);
