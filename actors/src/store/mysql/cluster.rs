@@ -39,6 +39,12 @@ SELECT node_id, incarnation, ended_at, CAST(UNIX_TIMESTAMP() AS SIGNED) AS asked
   FROM nodes
  WHERE state = 'ended'";
 
+/// Notes that the node of a row was ended at some time before now.
+const MARK: &str =
+    "UPDATE nodes SET ended_at = UNIX_TIMESTAMP() WHERE node_id = ? AND incarnation = ? AND state = 'ended'";
+
+const REMOVE: &str = "DELETE FROM nodes WHERE node_id = ? AND incarnation = ? AND state = 'ended'";
+
 /// Returns true if all of the cluster's rows exist. Fails if they were created for another number of shards
 /// or another hash.
 pub(crate) async fn is_made(connection: &mut MySqlConnection) -> Result<bool> {
@@ -164,7 +170,7 @@ const SWEPT_BY_ONE_COMMIT: usize = 8;
 /// ends within the limit of a write.
 const SWEEP_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// Removes rows of ended nodes. Each statement names one row, so that no live row is locked.
+/// Removes rows of ended nodes.
 pub(crate) async fn sweep(connection: &mut MySqlConnection) -> Result<usize> {
     let rows = sqlx::query(ENDED)
         .fetch_all(&mut *connection)
@@ -176,42 +182,36 @@ pub(crate) async fn sweep(connection: &mut MySqlConnection) -> Result<usize> {
     let rows = rows.iter().map(EndedRow::read).collect::<Result<_>>()?;
     let Sweep { mark, remove } = Sweep::plan(now, rows);
     let began = Instant::now();
-    for rows in mark.chunks(SWEPT_BY_ONE_COMMIT) {
-        if began.elapsed() >= SWEEP_TIME_MAX {
-            return Ok(0);
-        }
-        let mut marking = connection.begin().await.map_err(on_write)?;
-        for row in rows {
-            sqlx::query(
-                "UPDATE nodes SET ended_at = ? WHERE node_id = ? AND incarnation = ? AND state = 'ended'",
-            )
-            .bind(now)
-            .bind(row.id.as_str())
-            .bind(integer(row.incarnation.get()))
-            .execute(&mut *marking)
-            .await
-            .map_err(on_write)?;
-        }
-        marking.commit().await.map_err(on_write)?;
-    }
-    let mut removed = 0;
-    for rows in remove.chunks(SWEPT_BY_ONE_COMMIT) {
+    execute_for_each(connection, MARK, &mark, began).await?;
+    execute_for_each(connection, REMOVE, &remove, began).await
+}
+
+/// Executes a statement for each of these rows, until [`SWEEP_TIME_MAX`] after `began`. Returns for how many.
+/// The statement names one row, so that no live row is locked.
+async fn execute_for_each(
+    connection: &mut MySqlConnection,
+    statement: &'static str,
+    rows: &[EndedRow],
+    began: Instant,
+) -> Result<usize> {
+    let mut executed = 0;
+    for rows in rows.chunks(SWEPT_BY_ONE_COMMIT) {
         if began.elapsed() >= SWEEP_TIME_MAX {
             break;
         }
-        let mut removing = connection.begin().await.map_err(on_write)?;
+        let mut transaction = connection.begin().await.map_err(on_write)?;
         for row in rows {
-            sqlx::query("DELETE FROM nodes WHERE node_id = ? AND incarnation = ? AND state = 'ended'")
+            sqlx::query(statement)
                 .bind(row.id.as_str())
                 .bind(integer(row.incarnation.get()))
-                .execute(&mut *removing)
+                .execute(&mut *transaction)
                 .await
                 .map_err(on_write)?;
         }
-        removing.commit().await.map_err(on_write)?;
-        removed += rows.len();
+        transaction.commit().await.map_err(on_write)?;
+        executed += rows.len();
     }
-    Ok(removed)
+    Ok(executed)
 }
 
 /// Returns all nodes' rows.
