@@ -1,5 +1,6 @@
 """Checks that each alert has its texts, both kinds of tests (it fires, it does not), and a runbook entry."""
 
+import pathlib
 import re
 
 import yaml
@@ -18,12 +19,36 @@ def tests() -> dict[str, set[bool]]:
     return found
 
 
+def routing(path: pathlib.Path) -> tuple:
+    """Returns how a configuration of Alertmanager groups and silences alerts, whoever receives them."""
+    read = yaml.safe_load(path.read_text())
+    route = {key: value for key, value in read["route"].items() if key not in ("receiver", "routes")}
+    return route, read["inhibit_rules"]
+
+
+def check_routing() -> list[str]:
+    """Compares the configuration to fill in with that of the cluster in containers."""
+    examples = HERE / "prometheus" / "alertmanager.yml"
+    cluster = HERE.parent / "cluster-config" / "alertmanager" / "alertmanager.yml"
+    alerts = yaml.safe_load((HERE / "prometheus" / "rules" / "alerts.yml").read_text())
+    names = {rule["alert"] for group in alerts["groups"] for rule in group["rules"]}
+    wrong = []
+    if routing(examples) != routing(cluster):
+        wrong.append(f"{cluster} groups or silences alerts other than {examples}")
+    for rule in routing(examples)[1]:
+        for matcher in rule["source_matchers"] + rule["target_matchers"]:
+            name = matcher.removeprefix("alertname = ")
+            if name not in names:
+                wrong.append(f"{examples}: there is no alert {name}")
+    return wrong
+
+
 def check() -> list[str]:
     """Returns what is wrong."""
     runbook = (HERE.parent / "docs" / "runbook.md").read_text()
     anchors = {heading.lower() for heading in re.findall(r"^## (\w+)$", runbook, re.MULTILINE)}
     alerts = yaml.safe_load((HERE / "prometheus" / "rules" / "alerts.yml").read_text())
-    tested, wrong = tests(), []
+    tested, wrong = tests(), check_routing()
     for rule in (rule for group in alerts["groups"] for rule in group["rules"]):
         name, annotations = rule["alert"], rule["annotations"]
         if rule["labels"].get("severity") not in SEVERITIES:

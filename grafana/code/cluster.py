@@ -13,9 +13,13 @@ from panels import (
     add,
     frame,
     lines,
+    mean_of_nodes,
+    nodes_ready,
     number,
-    quantile,
+    of_nodes,
+    quantile_by,
     rate,
+    rate_by,
     section,
     steps,
 )
@@ -29,13 +33,7 @@ def state():
     """Panels that say at a glance whether the cluster is whole."""
     forwarded = rate("coupon_requests_forwarded_total", CLUSTER)
     return (
-        number(
-            "Nodes ready",
-            "Nodes to which a balancer sends requests.",
-            f"sum(coupon_ready{{{CLUSTER}}})",
-            thresholds=steps((1, GREEN), base=RED),
-            anchor="couponnodenotready",
-        ),
+        nodes_ready(),
         number(
             "Live nodes, as the rows say",
             "Nodes whose row in the database is live. There are more of them than ready nodes while nodes "
@@ -82,7 +80,7 @@ def ownership():
         lines(
             "Shards by node",
             "Shards that each node serves. Their sum is 256, except for some seconds at a take-over.",
-            [Query(f"coupon_shards_owned{{{NODES}}}", "{{instance}}")],
+            [of_nodes("coupon_shards_owned")],
             stacked=True,
             anchor="couponshardwithoutowner",
             decimals=0,
@@ -98,7 +96,7 @@ def ownership():
         lines(
             "Time left in the lease, by node",
             "A node decides while this is above 0. It is renewed with every beat.",
-            [Query(f"coupon_lease_remaining_seconds{{{NODES}}}", "{{instance}}")],
+            [of_nodes("coupon_lease_remaining_seconds")],
             "s",
             anchor="couponnodewithoutlease",
         ),
@@ -117,7 +115,7 @@ def ownership():
             "Time without an owner (p99), by kind",
             "taken_over: from the last beat of the dead node to the claim. handed_over: from the moment the "
             "shard is closed until its row names the next owner.",
-            [Query(quantile(0.99, "coupon_shard_move_duration_seconds", "kind"), "{{kind}}")],
+            [quantile_by("kind", 0.99, "coupon_shard_move_duration_seconds")],
             "s",
             colors={"taken_over": ORANGE, "handed_over": BLUE},
         ),
@@ -145,7 +143,7 @@ def ownership():
         lines(
             "Beats a second, by result",
             "Beats that nodes write to the database. After a failed beat a node has less of its lease left.",
-            [Query(f"sum by (result) ({rate('coupon_beats_total')})", "{{result}}")],
+            [rate_by("result", "coupon_beats_total")],
             "ops",
             colors={"ok": GREEN, "failed": RED},
             anchor="couponnodewithoutlease",
@@ -160,21 +158,21 @@ def links():
         lines(
             "Links by node",
             "Peers to which the node has a link. Expected to be one less than the number of nodes.",
-            [Query(f"coupon_peers_up{{{NODES}}}", "{{instance}}")],
+            [of_nodes("coupon_peers_up")],
             anchor="couponpeermissing",
             decimals=0,
         ),
         lines(
             "Round trip to a peer (p99), by node",
             "From a heartbeat to its answer.",
-            [Query(quantile(0.99, "coupon_peer_round_trip_seconds", "instance"), "{{instance}}")],
+            [quantile_by("instance", 0.99, "coupon_peer_round_trip_seconds")],
             "s",
             anchor="couponpeermissing",
         ),
         lines(
             "Requests in flight to peers, by node",
             "Requests that were sent to peers and are not answered.",
-            [Query(f"coupon_peer_requests_in_flight{{{NODES}}}", "{{instance}}")],
+            [of_nodes("coupon_peer_requests_in_flight")],
             stacked=True,
             anchor="couponqueuenearbound",
             decimals=0,
@@ -182,24 +180,18 @@ def links():
         lines(
             "Bytes a second, by direction",
             "Bytes of frames between nodes.",
-            [Query(f"sum by (direction) ({rate('coupon_peer_bytes_total')})", "{{direction}}")],
+            [rate_by("direction", "coupon_peer_bytes_total")],
             "Bps",
         ),
         lines(
             "Requests in a frame (mean), by node",
             "Requests that were sent in one frame. Busy links send many together.",
-            [
-                Query(
-                    f"sum by (instance) ({rate('coupon_peer_frame_requests_sum')}) "
-                    f"/ sum by (instance) ({rate('coupon_peer_frame_requests_count')})",
-                    "{{instance}}",
-                )
-            ],
+            [mean_of_nodes("coupon_peer_frame_requests")],
         ),
         lines(
             "Requests that wait for a moving shard, by node",
             "When the shard has moved, they are sent to its next owner.",
-            [Query(f"coupon_requests_waiting_for_owner{{{NODES}}}", "{{instance}}")],
+            [of_nodes("coupon_requests_waiting_for_owner")],
             stacked=True,
             anchor="couponshardwithoutowner",
             decimals=0,

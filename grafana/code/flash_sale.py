@@ -2,7 +2,6 @@
 
 from panels import (
     BLUE,
-    CLUSTER,
     GREEN,
     GREY,
     NODES,
@@ -15,8 +14,11 @@ from panels import (
     bars,
     frame,
     lines,
+    nodes_ready,
     number,
+    of_nodes,
     quantile,
+    quantile_by,
     rate,
     section,
     steps,
@@ -92,13 +94,7 @@ def build():
             thresholds=steps((0.5, YELLOW), (2, RED)),
             anchor="couponwritebacklag",
         ),
-        number(
-            "Nodes ready",
-            "Nodes to which a balancer sends requests.",
-            f"sum(coupon_ready{{{CLUSTER}}})",
-            thresholds=steps((1, GREEN), base=RED),
-            anchor="couponnodenotready",
-        ),
+        nodes_ready(),
         section("Who gets which answer"),
         lines(
             "Answers to issue requests, by outcome",
@@ -158,7 +154,7 @@ def build():
         lines(
             "Median time to an answer (p50), by outcome",
             "Half of the issue requests with this outcome are answered within this time.",
-            [Query(quantile(0.5, "coupon_issue_duration_seconds", "outcome"), "{{outcome}}")],
+            [quantile_by("outcome", 0.5, "coupon_issue_duration_seconds")],
             "s",
             colors=OUTCOMES,
         ),
@@ -166,7 +162,7 @@ def build():
             "Slowest answers (p99), by outcome",
             "99 of 100 issue requests with this outcome are answered within this time. The objective is "
             "250 ms.",
-            [Query(quantile(0.99, "coupon_issue_duration_seconds", "outcome"), "{{outcome}}")],
+            [quantile_by("outcome", 0.99, "coupon_issue_duration_seconds")],
             "s",
             thresholds=steps((0.25, RED)),
             anchor="couponlatencybudgetburnsfast",
@@ -187,14 +183,14 @@ def build():
         lines(
             "Age of the oldest unstored decision",
             "Age of the oldest decision that is not committed yet, by node. Its answer waits for the commit.",
-            [Query(f"coupon_oldest_unstored_entry_age_seconds{{{NODES}}}", "{{instance}}")],
+            [of_nodes("coupon_oldest_unstored_entry_age_seconds")],
             "s",
             anchor="couponwritebacklag",
         ),
         lines(
             "Decisions that are not stored",
             "Entries decided minus entries stored, by node.",
-            [Query(f"coupon_entries_unstored{{{NODES}}}", "{{instance}}")],
+            [of_nodes("coupon_entries_unstored")],
             anchor="couponwritebacklag",
             stacked=True,
             decimals=0,

@@ -12,9 +12,13 @@ from panels import (
     bars,
     frame,
     lines,
+    mean_of_nodes,
     number,
+    of_nodes,
     quantile,
+    quantile_by,
     rate,
+    rate_by,
     rows,
     section,
     steps,
@@ -68,7 +72,7 @@ def machine():
         lines(
             "Resident memory, by node",
             "An idle node uses some 40 MB. Each issuance of a loaded coupon adds less than 100 bytes.",
-            [Query(f"process_resident_memory_bytes{{{NODES}}}", "{{instance}}")],
+            [of_nodes("process_resident_memory_bytes")],
             "bytes",
         ),
         lines(
@@ -86,13 +90,13 @@ def machine():
         lines(
             "Live tasks of the runtime, by node",
             "Tasks that the runtime runs: some for each connection and each request.",
-            [Query(f"coupon_runtime_live_tasks{{{NODES}}}", "{{instance}}")],
+            [of_nodes("coupon_runtime_live_tasks")],
             decimals=0,
         ),
         lines(
             "Tasks in the runtime's global queue, by node",
             "Tasks that wait for a worker.",
-            [Query(f"coupon_runtime_global_queue_depth{{{NODES}}}", "{{instance}}")],
+            [of_nodes("coupon_runtime_global_queue_depth")],
             decimals=0,
         ),
         lines(
@@ -132,14 +136,14 @@ def queues():
             "Refused because a queue was full, a second",
             "Requests that were answered 503 OVERLOADED at once, by the bound that was reached. Expected "
             "to stay at 0.",
-            [Query(f"sum by (bound) ({rate('coupon_requests_refused_total')})", "{{bound}}")],
+            [rate_by("bound", "coupon_requests_refused_total")],
             "reqps",
             anchor="couponrequestsrefused",
         ),
         lines(
             "HTTP connections, by node",
             "Open connections.",
-            [Query(f"coupon_http_connections{{{NODES}}}", "{{instance}}")],
+            [of_nodes("coupon_http_connections")],
             anchor="couponqueuenearbound",
             decimals=0,
         ),
@@ -148,7 +152,7 @@ def queues():
             "By reason. max: http.connections_max connections were open; client: "
             "limits.client_connections_max of one address were open.",
             [
-                Query(f"sum by (reason) ({rate('coupon_http_connections_cut_total')})", "{{reason}}"),
+                rate_by("reason", "coupon_http_connections_cut_total"),
                 Query(f"sum({rate('coupon_http_connections_refused_total')})", "max"),
                 Query(f"sum({rate('coupon_http_client_connections_refused_total')})", "client"),
             ],
@@ -184,13 +188,7 @@ def storing():
         lines(
             "Rows of a batch (mean), by node",
             "Rows that were committed together. Batches grow with load.",
-            [
-                Query(
-                    f"sum by (instance) ({rate('coupon_batch_rows_sum')}) "
-                    f"/ sum by (instance) ({rate('coupon_batch_rows_count')})",
-                    "{{instance}}",
-                )
-            ],
+            [mean_of_nodes("coupon_batch_rows")],
         ),
         lines(
             "Lanes at work, and lanes that the database refuses",
@@ -207,20 +205,20 @@ def storing():
         lines(
             "Calls of the database (p99), by kind",
             "Time from sending a statement to its result, without waiting for a connection.",
-            [Query(quantile(0.99, "coupon_store_call_duration_seconds", "call"), "{{call}}")],
+            [quantile_by("call", 0.99, "coupon_store_call_duration_seconds")],
             "s",
             anchor="couponslowcommits",
         ),
         lines(
             "Calls of the database a second, by kind",
             "Under load there are few batches, which are large.",
-            [Query(f"sum by (call) ({rate('coupon_store_call_duration_seconds_count')})", "{{call}}")],
+            [rate_by("call", "coupon_store_call_duration_seconds_count")],
             "ops",
         ),
         lines(
             "Waiting for a connection (p99), by pool",
             "Includes opening or testing the connection.",
-            [Query(quantile(0.99, "coupon_store_connection_wait_duration_seconds", "pool"), "{{pool}}")],
+            [quantile_by("pool", 0.99, "coupon_store_connection_wait_duration_seconds")],
             "s",
             anchor="couponslowcommits",
         ),
@@ -241,21 +239,21 @@ def storing():
         lines(
             "Failed calls of the database a second, by kind",
             "Expected to stay at 0.",
-            [Query(f"sum by (kind) ({rate('coupon_store_errors_total')})", "{{kind}}")],
+            [rate_by("kind", "coupon_store_errors_total")],
             "ops",
             anchor="couponwritebacklag",
         ),
         lines(
             "Batches that were not known as stored, a second",
             "By reason. Such a batch is sent again or read back. Expected to stay at 0.",
-            [Query(f"sum by (reason) ({rate('coupon_write_retries_total')})", "{{reason}}")],
+            [rate_by("reason", "coupon_write_retries_total")],
             "ops",
             anchor="couponwritebacklag",
         ),
         lines(
             "Loading an owner (p99), by node",
             "Time to read a coupon and its issuances. The first request for a coupon waits for that.",
-            [Query(quantile(0.99, "coupon_owner_activation_duration_seconds", "instance"), "{{instance}}")],
+            [quantile_by("instance", 0.99, "coupon_owner_activation_duration_seconds")],
             "s",
         ),
         lines(

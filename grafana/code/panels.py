@@ -235,3 +235,35 @@ def rate(metric: str, labels: str = NODES) -> str:
 def quantile(q: float, metric: str, by: str, labels: str = NODES) -> str:
     """Returns a quantile of a histogram."""
     return f"histogram_quantile({q}, sum by ({by}, le) ({rate(metric + '_bucket', labels)}))"
+
+
+def of_nodes(metric: str) -> Query:
+    """A gauge, by node."""
+    return Query(f"{metric}{{{NODES}}}", "{{instance}}")
+
+
+def rate_by(label: str, metric: str) -> Query:
+    """The events a second of a counter, by a label."""
+    return Query(f"sum by ({label}) ({rate(metric)})", f"{{{{{label}}}}}")
+
+
+def quantile_by(label: str, q: float, metric: str) -> Query:
+    """A quantile of a histogram, by a label."""
+    return Query(quantile(q, metric, label), f"{{{{{label}}}}}")
+
+
+def mean_of_nodes(metric: str) -> Query:
+    """The mean of a histogram, by node."""
+    total, count = rate(f"{metric}_sum"), rate(f"{metric}_count")
+    return Query(f"sum by (instance) ({total}) / sum by (instance) ({count})", "{{instance}}")
+
+
+def nodes_ready() -> stat.Panel:
+    """The first thing to look at."""
+    return number(
+        "Nodes ready",
+        "Nodes to which a balancer sends requests.",
+        f"sum(coupon_ready{{{CLUSTER}}})",
+        thresholds=steps((1, GREEN), base=RED),
+        anchor="couponnodenotready",
+    )
