@@ -16,6 +16,7 @@ pub(crate) mod coupons;
 pub(crate) mod engine;
 pub(crate) mod issuances;
 pub(crate) mod list;
+mod search_progress;
 pub(crate) mod store;
 pub(crate) mod store_calls;
 pub(crate) mod user_limit;

@@ -3,6 +3,8 @@
 //! A search may examine all coupons, so searches must not hold up other reads. They take turns at a share of
 //! the connections, one short step at a time. Requests for the same list share one search, and its result is
 //! used for a second. The number of searches in progress is bounded for each client and for the node.
+//! A search that finds nothing in the time of a request fails, and the next request for the same list goes on
+//! where it ended (`search_progress`).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,8 +19,9 @@ use tokio::sync::Semaphore;
 
 use super::client_searches::{ClientSearch, ClientSearches};
 use super::copies::Copies;
-use super::engine::{CouponEngine, CouponFilter, CouponQuery, CouponView, StoreResult};
+use super::engine::{CouponEngine, CouponFilter, CouponPage, CouponQuery, CouponView, StoreResult};
 use super::list::{LIMIT_MAX, Page};
+use super::search_progress::SearchProgress;
 use super::store_calls::StoreCallError;
 use super::{Error, Service};
 use crate::metrics::LISTS_REFUSED;
@@ -42,13 +45,14 @@ const STEP: u32 = 4_000;
 /// the deadline of a request, so that they reach the client.
 const SEARCH_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// A search that has found nothing within this time ends with an error. This time is the usual deadline of a
-/// request, after which no client waits for the result.
-const FRUITLESS_TIME_MAX: Duration = Duration::from_secs(3);
+/// A search that has found nothing within this time ends with an error, and a retry goes on. This time is
+/// shorter than the usual deadline of a request, after which no client waits for the result.
+const FRUITLESS_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Searches in progress, and copies of lists.
 pub(super) struct CouponLists {
     copies: Copies<ListKey, Arc<CouponList>>,
+    progress: Arc<SearchProgress>,
     searches: Admission,
     clients: ClientSearches,
     turns: Arc<Semaphore>,
@@ -58,9 +62,9 @@ pub(super) struct CouponLists {
 
 /// The filter of a list, and the coupon before which its page begins.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct ListKey {
-    filter: CouponFilter,
-    before: Option<CouponId>,
+pub(super) struct ListKey {
+    pub(super) filter: CouponFilter,
+    pub(super) before: Option<CouponId>,
 }
 
 /// The places that a search takes while it is in progress.
@@ -82,6 +86,7 @@ impl CouponLists {
         let refused = |reason: &'static str| metrics::counter!(LISTS_REFUSED, "reason" => reason);
         Self {
             copies: Copies::new("list", LISTS_MAX),
+            progress: Arc::default(),
             searches: Admission::new(SEARCHES_MAX),
             clients: ClientSearches::new(client_searches_max),
             turns: Arc::new(Semaphore::new(STEPS_MAX)),
@@ -90,8 +95,9 @@ impl CouponLists {
         }
     }
 
-    /// Drops all copies, because a coupon was created or changed.
-    pub(super) fn forget_all(&self) {
+    /// Drops all copies, because this coupon was created or changed.
+    pub(super) fn changed(&self, coupon: CouponId) {
+        self.progress.changed(coupon);
         self.copies.forget_all();
     }
 
@@ -126,12 +132,15 @@ impl Service {
         // This reads the longest page, so that requests with any limit share it.
         let search = || {
             let places = self.lists.admit(client, !key.filter.is_empty())?;
-            let (engine, key, turns) = (engine.clone(), key.clone(), Arc::clone(&self.lists.turns));
+            let search = Search {
+                engine: engine.clone(),
+                key: key.clone(),
+                turns: Arc::clone(&self.lists.turns),
+                progress: Arc::clone(&self.lists.progress),
+            };
             Ok(self.store_calls.run(async move {
                 let _places = places;
-                search(&engine, key, &turns)
-                    .await
-                    .map(|list| Some(Arc::new(list)))
+                search.run().await.map(|list| Some(Arc::new(list)))
             }))
         };
         let list = self
@@ -168,43 +177,89 @@ impl CouponList {
     }
 }
 
-/// Searches for one coupon more than the longest page has.
-async fn search(engine: &CouponEngine, key: ListKey, turns: &Semaphore) -> StoreResult<CouponList> {
-    const WANTED: usize = LIMIT_MAX as usize + 1;
-    let (began, now) = (Instant::now(), time::timestamp());
-    let mut rows = Vec::new();
-    let mut query = CouponQuery {
-        filter: key.filter,
-        now,
-        before: key.before,
-        limit: 0,
-        examine: STEP,
-    };
-    loop {
-        // This is at most `WANTED`, which fits into 32 bits.
-        query.limit = (WANTED - rows.len()) as u32;
+/// Number of coupons that a search looks for: one more than the longest page has.
+const WANTED: usize = LIMIT_MAX as usize + 1;
+
+/// A search in progress.
+struct Search {
+    engine: CouponEngine,
+    key: ListKey,
+    turns: Arc<Semaphore>,
+    progress: Arc<SearchProgress>,
+}
+
+impl Search {
+    /// Searches until [`WANTED`] coupons are found or the list ends, or until too late.
+    async fn run(self) -> StoreResult<CouponList> {
+        let (began, now) = (Instant::now(), time::timestamp());
+        let is_search = !self.key.filter.is_empty();
+        let mut skip = is_search
+            .then(|| self.progress.begin(&self.key, time::moment()))
+            .flatten();
+        let mut rows = Vec::new();
+        let mut query = CouponQuery {
+            filter: self.key.filter.clone(),
+            now,
+            before: self.key.before,
+            limit: 0,
+            examine: STEP,
+        };
+        loop {
+            // This is at most `WANTED`, which fits into 32 bits.
+            query.limit = (WANTED - rows.len()) as u32;
+            let page = self.step(&query).await?;
+            rows.extend(page.coupons);
+            query.before = page.next;
+            if let Some(next) = page.next {
+                if rows.is_empty() {
+                    self.progress.advance(&self.key, next, time::moment());
+                }
+                if let Some((down_to, changed)) = skip.as_ref().and_then(|skip| skip.after(next)) {
+                    skip = None;
+                    rows.extend(self.admitted(changed, now).await?);
+                    rows.truncate(WANTED);
+                    query.before = Some(down_to);
+                }
+            }
+            let (is_full, took) = (rows.len() >= WANTED, began.elapsed());
+            if rows.is_empty() && page.next.is_some() && took >= FRUITLESS_TIME_MAX {
+                return Err(StoreError::NotStored("searching a list took too long".to_owned()));
+            }
+            let is_late = took >= SEARCH_TIME_MAX && !rows.is_empty();
+            if is_full || is_late || page.next.is_none() {
+                // A client that waited so long may be gone, and retry.
+                if took < SEARCH_TIME_MAX {
+                    self.progress.end(&self.key);
+                }
+                return Ok(CouponList {
+                    ended_at: query.before.filter(|_| !is_full),
+                    rows,
+                    now,
+                });
+            }
+        }
+    }
+
+    /// Takes one step, in its turn.
+    async fn step(&self, query: &CouponQuery) -> StoreResult<CouponPage> {
         let turn = match query.filter.is_empty() {
             true => None,
-            false => Some(turns.acquire().await),
+            false => Some(self.turns.acquire().await),
         };
-        let turn = turn.transpose();
-        let turn = turn.map_err(|closed| StoreError::NotStored(closed.to_string()))?;
-        let page = engine.coupons(&query).await?;
-        drop(turn);
-        rows.extend(page.coupons);
-        query.before = page.next;
-        let is_full = rows.len() >= WANTED;
-        if rows.is_empty() && page.next.is_some() && began.elapsed() >= FRUITLESS_TIME_MAX {
-            return Err(StoreError::NotStored("searching a list took too long".to_owned()));
+        let _turn = turn
+            .transpose()
+            .map_err(|closed| StoreError::NotStored(closed.to_string()))?;
+        self.engine.coupons(query).await
+    }
+
+    /// Returns those of these coupons that the filter admits.
+    async fn admitted(&self, coupons: Vec<CouponId>, now: Timestamp) -> StoreResult<Vec<CouponView>> {
+        let mut admitted = Vec::new();
+        for coupon in coupons {
+            let view = self.engine.clone().coupon(coupon).await?;
+            admitted.extend(view.filter(|view| self.key.filter.admits(view, now)));
         }
-        let is_late = began.elapsed() >= SEARCH_TIME_MAX && !rows.is_empty();
-        if is_full || is_late || page.next.is_none() {
-            return Ok(CouponList {
-                ended_at: page.next.filter(|_| !is_full),
-                rows,
-                now,
-            });
-        }
+        Ok(admitted)
     }
 }
 

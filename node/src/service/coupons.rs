@@ -84,7 +84,7 @@ impl Service {
             Created::Before(view) => (view, true),
             Created::KeyReused => return Err(Error::KeyReused),
         };
-        self.lists.forget_all();
+        self.lists.changed(result.0.coupon.id);
         Ok(result)
     }
 
@@ -103,7 +103,7 @@ impl Service {
         // The copies are dropped whatever the outcome is, because no read after the response may show an
         // older coupon.
         self.copies.forget(coupon);
-        self.lists.forget_all();
+        self.lists.changed(coupon);
         match &changed {
             Ok(done) if !done.replayed => {
                 let version = done.view.coupon.version;

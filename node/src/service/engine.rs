@@ -9,7 +9,7 @@ use actors::coupon::change::ChangeOutcome;
 use actors::coupon::client::Coupons;
 use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
 use actors::coupon::issue::IssueOutcome;
-use actors::coupon::rows::{CouponPage, CouponRows};
+use actors::coupon::rows::CouponRows;
 use actors::engine::{Engine, Options, StartError};
 use actors::ids::{RequestKey, ShardId, UserId};
 use actors::store::Store;
@@ -18,7 +18,9 @@ use actors::trace::Span;
 pub(crate) use actors::coupon::change::{Change, ChangeRefusal, ChangeRequest};
 pub(crate) use actors::coupon::issue::Refusal;
 pub(crate) use actors::coupon::offer::{CouponView, Issuance};
-pub(crate) use actors::coupon::rows::{CouponFilter, CouponQuery, Created, NewCoupon, UserCursor};
+pub(crate) use actors::coupon::rows::{
+    CouponFilter, CouponPage, CouponQuery, Created, NewCoupon, UserCursor,
+};
 pub(crate) use actors::engine::{ClusterView, NotReady};
 pub(crate) use actors::owning::request::Setback;
 pub(crate) use actors::store::{NodeRow, NodeState, Result as StoreResult, ShardRow};

@@ -10,6 +10,7 @@ mod crash;
 mod crowd;
 mod database;
 mod log;
+mod long_lists;
 mod opening;
 mod rows;
 mod server;
