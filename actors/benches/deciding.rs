@@ -217,6 +217,7 @@ mod door {
             Arc::new(Notice::new(SoldOutNotice::new(
                 coupon(id, Some(issued)),
                 Sequence::new(issued),
+                0,
                 winners.iter().map(UserId::as_str),
             )))
         };

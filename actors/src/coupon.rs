@@ -1,9 +1,8 @@
 //! Coupons, as a kind: the offer, its issuances, the requests and decisions about them, and their rows.
 //!
-//! [`issue`] and [`change`] decide from the [`ledger`], and [`entry`] has the stored form of their decisions;
-//! [`change_keys`] recognises repeated changes. [`kind`] puts these modules together for the engine.
-//! [`client`] is what the HTTP side of a node uses. [`ids`] has the identities of coupons and issuances,
-//! [`metrics`] what is counted of them.
+//! [`issue`], [`change`] and [`uses`] decide from the [`ledger`], and [`entry`] has the stored form of their
+//! decisions; [`change_keys`] recognises repeated changes. [`kind`] puts these modules together for the engine.
+//! [`client`] is what the HTTP side of a node uses.
 
 pub mod change;
 pub mod change_keys;
@@ -20,6 +19,7 @@ pub mod offer;
 pub mod rows;
 pub mod tail;
 mod time_zone;
+pub mod uses;
 mod wire;
 
 pub use kind::{CouponAsk, CouponKind, CouponOutcome};

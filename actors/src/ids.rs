@@ -16,6 +16,12 @@ pub const USER_ID_BYTES_MAX: usize = 128;
 /// Maximum length of a request key, in bytes. It is the longest length that one byte holds.
 pub const REQUEST_KEY_BYTES_MAX: usize = 255;
 
+/// Maximum length of an order's id, in bytes.
+pub const ORDER_ID_BYTES_MAX: usize = 64;
+
+/// Maximum length of an author, in bytes: a user id with a word before it.
+pub const AUTHOR_BYTES_MAX: usize = USER_ID_BYTES_MAX + 16;
+
 /// Maximum length of a node id, in bytes.
 pub const NODE_ID_BYTES_MAX: usize = 64;
 
@@ -198,6 +204,25 @@ text_id!(
 );
 
 text_id!(
+    /// An order of a shop, which uses an issuance for it. Case counts.
+    OrderId,
+    ORDER_ID_BYTES_MAX,
+    "an order id",
+    "1 to 64 visible ASCII characters",
+    |byte| byte.is_ascii_graphic()
+);
+
+text_id!(
+    /// Who asked for something that is stored: `admin`, or the name of a user or service after a word that says
+    /// which of both.
+    Author,
+    AUTHOR_BYTES_MAX,
+    "an author",
+    "1 to 144 visible ASCII characters",
+    |byte| byte.is_ascii_graphic()
+);
+
+text_id!(
     /// A member of the cluster, by the name that its operator gave or the name that its data directory keeps.
     NodeId,
     NODE_ID_BYTES_MAX,
@@ -215,6 +240,13 @@ impl RequestKey {
         rand::rng().fill_bytes(&mut bytes);
         let text = bytes.map(|byte| ALPHABET[usize::from(byte & 63)]);
         Self(SmolStr::new(String::from_utf8_lossy(&text)))
+    }
+}
+
+impl Author {
+    /// Returns the author of something whose author is not known.
+    pub fn unknown() -> Self {
+        Self(SmolStr::new_static("unknown"))
     }
 }
 

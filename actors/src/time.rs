@@ -36,6 +36,12 @@ impl Timestamp {
         Self((self.0 + i64::from(days) * MICROS_PER_DAY).min(*MICROS.end()))
     }
 
+    /// Returns the time this many seconds later, at most the last valid time.
+    #[must_use]
+    pub fn plus_seconds(self, seconds: u32) -> Self {
+        Self((self.0 + i64::from(seconds) * 1_000_000).min(*MICROS.end()))
+    }
+
     /// Reads RFC 3339 with any offset, and nothing else. `jiff` alone reads more: names of time zones in
     /// brackets, a space for the `T`, offsets beyond a day.
     pub fn parse(text: &str) -> Option<Self> {

@@ -61,13 +61,13 @@ async fn measure(store: &(impl Store<CouponKind> + CouponRows)) -> Result<()> {
     );
     for _ in 0..3 {
         let started = Instant::now();
-        let Loaded::Read(_, issued) = store.load(coupon.id, None).await? else {
+        let Loaded::Read(_, rows) = store.load(coupon.id, None).await? else {
             return Err("the coupon is gone".into());
         };
         println!(
             "load {} issuances ({} bytes in memory): {:?}",
-            issued.last(),
-            issued.bytes(),
+            rows.issued.last(),
+            rows.issued.bytes() + rows.uses.bytes(),
             started.elapsed()
         );
     }

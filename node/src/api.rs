@@ -14,6 +14,7 @@ mod openapi;
 mod operations;
 mod redirect;
 mod routes;
+mod uses;
 
 use std::fmt;
 use std::io::Write;

@@ -79,6 +79,8 @@ section! {
         cluster: Cluster;
         /// Authentication.
         auth: Auth;
+        /// What users may do with coupons.
+        coupon: Coupon;
         /// Logging.
         log: Log;
         /// Tracing.
@@ -96,6 +98,15 @@ section! {
         /// The id of this node.
         id: Option<String> = None, "1 to 64 characters", check = check::node_id,
             unset = "created once and stored in `data_dir`";
+    }
+}
+
+section! {
+    /// `coupon.…`
+    pub struct Coupon in "coupon." {
+        /// True if users may reserve their own issuances for orders, and release them. Otherwise only
+        /// administrators and services may.
+        user_may_reserve: bool = false, "boolean";
     }
 }
 

@@ -1,10 +1,10 @@
 //! The service without HTTP: the calls that the API and tests use.
 //!
 //! [`Service`] holds the engine and everything that a request passes before it. [`auth`] authenticates
-//! principals. `issuances` issues coupons and reads issuances, `coupons` creates, changes and reads coupons,
-//! and `coupon_lists` searches for coupons. What many clients read at once comes from short-lived [`copies`].
-//! [`list`] cuts pages, [`user_limit`] limits a user's rate, and `cluster` shows nodes and shards. All calls
-//! of the engine and its store go through [`engine`].
+//! principals. `issuances` issues coupons and reads issuances, `uses` uses them, `coupons` creates, changes and
+//! reads coupons, and `coupon_lists` searches for coupons. What many clients read at once comes from short-lived
+//! [`copies`]. [`list`] cuts pages, [`user_limit`] limits a user's rate, and `cluster` shows nodes and shards.
+//! All calls of the engine and its store go through [`engine`].
 
 pub(crate) mod auth;
 mod change_log;
@@ -20,11 +20,13 @@ mod search_progress;
 pub(crate) mod store;
 pub(crate) mod store_calls;
 pub(crate) mod user_limit;
+mod uses;
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use actors::coupon::uses::decide::UseRefusal;
 use actors::ids::NodeId;
 use actors::log_limit::LogLimit;
 
@@ -66,6 +68,10 @@ pub(crate) enum Error {
     Refused(Refusal),
     /// The owner refused a change.
     ChangeRefused(ChangeRefusal),
+    /// The owner refused a use.
+    UseRefused(UseRefusal),
+    /// Another order redeemed the issuance, and the principal may not see which.
+    RedeemedByAnother,
     /// There is no decision.
     Setback(Setback),
     /// The user or the client sends too many requests; the next is admitted after this time.
@@ -110,6 +116,7 @@ pub(crate) struct Service {
     lists: CouponLists,
     store_calls: StoreCalls,
     coupon_metrics_max: usize,
+    user_may_reserve: bool,
 }
 
 impl Service {
@@ -127,6 +134,7 @@ impl Service {
             lists: CouponLists::new(config.limits.client_lists),
             store_calls: StoreCalls::default(),
             coupon_metrics_max: config.limits.coupon_metrics_max,
+            user_may_reserve: config.coupon.user_may_reserve,
         }
     }
 

@@ -8,6 +8,7 @@ use crate::coupon::entry::{CouponChange, CouponEntry};
 use crate::coupon::ids::Sequence;
 use crate::coupon::ledger::Ledger;
 use crate::coupon::offer::{Coupon, InvalidField, Offer, OfferPatch, Status};
+use crate::coupon::uses::UseCounts;
 use crate::coupon::{CouponAsk, CouponOutcome};
 use crate::ids::RequestKey;
 use crate::owning::kind::Verdict;
@@ -74,6 +75,8 @@ pub struct ChangeDone {
     pub issued: Sequence,
     /// The version before the change. `None` if the owner is a build that does not say it.
     pub from_version: Option<u64>,
+    /// How many issuances were in which state then.
+    pub uses: UseCounts,
 }
 
 /// Why a coupon is not changed.
@@ -140,6 +143,7 @@ pub fn judge(ledger: &Ledger, now: Timestamp, request: &ChangeRequest) -> Verdic
     Verdict::Enter(CouponEntry::Change(Arc::new(CouponChange {
         from_version: before.version,
         issued: ledger.last(),
+        returned: ledger.uses().counts().returned,
         keys: keys_after(ledger, request, alters.then_some(coupon.version)),
         coupon,
     })))
@@ -161,6 +165,7 @@ fn present(ledger: &Ledger) -> Box<ChangeDone> {
         coupon: ledger.coupon().clone(),
         issued: ledger.last(),
         from_version: Some(ledger.coupon().version),
+        uses: ledger.uses().counts(),
     })
 }
 
@@ -207,9 +212,9 @@ fn patched(ledger: &Ledger, patch: &OfferPatch) -> Result<Offer, ChangeRefusal> 
     if !errors.is_empty() {
         return Err(ChangeRefusal::Invalid(errors));
     }
-    let issued = ledger.last().get();
+    let (issued, returned) = (ledger.last().get(), ledger.uses().counts().returned);
     match offer.total_quantity {
-        Some(total) if total < issued => Err(ChangeRefusal::QuantityBelowIssued { issued }),
+        Some(total) if total + returned < issued => Err(ChangeRefusal::QuantityBelowIssued { issued }),
         _ => Ok(offer),
     }
 }

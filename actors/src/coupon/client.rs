@@ -8,6 +8,8 @@ use crate::coupon::ids::CouponId;
 use crate::coupon::issue::{IssueOutcome, IssueRequest, Refusal};
 use crate::coupon::metrics;
 use crate::coupon::rows::CouponRows;
+use crate::coupon::uses::decide::{Step, UseRefusal};
+use crate::coupon::uses::{UseOutcome, UseRequest};
 use crate::coupon::{CouponKind, CouponOutcome};
 use crate::engine::Engine;
 use crate::ids::{RequestKey, UserId};
@@ -18,6 +20,8 @@ use crate::trace::Span;
 pub type IssueAnswer = Result<IssueOutcome, Setback>;
 /// The answer to a request for a change.
 pub type ChangeAnswer = Result<ChangeOutcome, Setback>;
+/// The answer to a request for a use.
+pub type UseAnswer = Result<UseOutcome, Setback>;
 
 /// The coupons of an engine; cheap to clone.
 #[derive(Clone)]
@@ -64,7 +68,7 @@ impl Coupons {
         let answer = match self.engine.request(coupon, ask, deadline, span).await {
             Ok(CouponOutcome::Issue(outcome)) => Ok(outcome),
             // No owner gives this answer, so the decision is unknown.
-            Ok(CouponOutcome::Change(_)) => Err(Setback::Unknown),
+            Ok(CouponOutcome::Change(_) | CouponOutcome::Use(_)) => Err(Setback::Unknown),
             Err(setback) => Err(setback),
         };
         count_issue(&answer, begun.elapsed());
@@ -89,10 +93,40 @@ impl Coupons {
     ) -> ChangeAnswer {
         let answer = match self.engine.change(coupon, request.into(), deadline, span).await {
             Ok(CouponOutcome::Change(outcome)) => Ok(outcome),
-            Ok(CouponOutcome::Issue(_)) => Err(Setback::Unknown),
+            Ok(CouponOutcome::Issue(_) | CouponOutcome::Use(_)) => Err(Setback::Unknown),
             Err(setback) => Err(setback),
         };
         count_change(&answer);
+        answer
+    }
+
+    /// Asks the coupon's owner for a use. Answers within `deadline`. What happens is recorded as parts of `span`.
+    ///
+    /// Cancel safety: a dropped future may leave the use made. The same request again tells.
+    ///
+    /// # Errors
+    ///
+    /// The reason, if there is no decision to return.
+    pub async fn use_issuance(
+        &self,
+        coupon: CouponId,
+        request: UseRequest,
+        deadline: Duration,
+        span: &Span,
+    ) -> UseAnswer {
+        // A revocation may give back what doors hold to be gone.
+        let may_widen = matches!(request.step, Step::Revoke { returns: true, .. });
+        let answer = if may_widen {
+            self.engine.change(coupon, request.into(), deadline, span).await
+        } else {
+            self.engine.request(coupon, request.into(), deadline, span).await
+        };
+        let answer = match answer {
+            Ok(CouponOutcome::Use(outcome)) => Ok(outcome),
+            Ok(CouponOutcome::Issue(_) | CouponOutcome::Change(_)) => Err(Setback::Unknown),
+            Err(setback) => Err(setback),
+        };
+        count_use(&answer);
         answer
     }
 }
@@ -118,6 +152,32 @@ fn count_issue(answer: &IssueAnswer, took: Duration) {
         Err(Setback::Unknown) => &metrics.outcome_unknown,
     };
     outcome.record(took);
+}
+
+fn count_use(answer: &UseAnswer) {
+    metrics::used(match answer {
+        Ok(UseOutcome::Done(done)) => done
+            .used
+            .latest
+            .as_ref()
+            .map_or("replayed", |made| made.kind.as_str()),
+        Ok(UseOutcome::Replayed(_)) => "replayed",
+        Ok(UseOutcome::Refused(refusal)) => match refusal {
+            UseRefusal::UnknownIssuance => "refused_unknown_issuance",
+            UseRefusal::OrderMismatch(_) => "refused_order_mismatch",
+            UseRefusal::Revoked => "refused_revoked",
+            UseRefusal::Redeemed(_) => "refused_redeemed",
+            UseRefusal::Reserved { .. } => "refused_reserved",
+            UseRefusal::Expired { .. } => "refused_expired",
+            UseRefusal::BelowMinimum { .. } => "refused_below_minimum",
+            UseRefusal::NotReserved => "refused_not_reserved",
+            UseRefusal::NotRedeemed => "refused_not_redeemed",
+        },
+        Err(Setback::Overloaded | Setback::Expired) => "overloaded",
+        Err(Setback::Moved) => "owner_moving",
+        Err(Setback::StoreUnavailable) => "store_unavailable",
+        Err(Setback::Unknown) => "outcome_unknown",
+    });
 }
 
 fn count_change(answer: &ChangeAnswer) {

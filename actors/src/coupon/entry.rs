@@ -1,4 +1,4 @@
-//! What a coupon's owner decides: issuances and changes, each of which is one stored row.
+//! What a coupon's owner decides: issuances, uses and changes, each of which is one stored row.
 
 use std::sync::Arc;
 
@@ -6,6 +6,7 @@ use crate::coupon::change_keys::ChangeKeys;
 use crate::coupon::ids::Sequence;
 use crate::coupon::ledger::CouponHead;
 use crate::coupon::offer::{Coupon, Issuance};
+use crate::coupon::uses::{Use, UseEntry};
 use crate::owning::kind::Run;
 use crate::store::batch::FoundRows;
 
@@ -14,8 +15,22 @@ use crate::store::batch::FoundRows;
 pub enum CouponEntry {
     /// The coupon was issued to a user.
     Issuance(Issuance),
+    /// An issuance was used.
+    Use(Box<UseEntry>),
     /// An administrator changed the coupon.
     Change(Arc<CouponChange>),
+}
+
+impl CouponEntry {
+    /// Returns true if other entries may be in the same run. A change is always a run by itself. So is a use with
+    /// a reason: reasons are rare and long, and many of them would not fit into a statement.
+    pub(crate) fn may_be_joined(&self) -> bool {
+        match self {
+            Self::Issuance(_) => true,
+            Self::Use(entry) => entry.made.reason.is_none(),
+            Self::Change(_) => false,
+        }
+    }
 }
 
 /// A change as it is stored. Its guards are the version before the change, and the highest sequence that was
@@ -31,6 +46,8 @@ pub struct CouponChange {
     pub keys: ChangeKeys,
     /// The highest sequence decided before the change.
     pub issued: Sequence,
+    /// How many issuances were given back before the change.
+    pub returned: u64,
 }
 
 impl CouponChange {
@@ -46,11 +63,13 @@ impl CouponChange {
     }
 }
 
-/// Entries of a coupon that one statement stores: consecutive issuances, or one change.
+/// Entries of a coupon that one statement stores: consecutive issuances, consecutive uses, or one change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CouponRun {
     /// Issuances with consecutive sequences; never empty.
     Issuances(Arc<[Issuance]>),
+    /// Uses with consecutive numbers; never empty.
+    Uses(Arc<[Use]>),
     /// A single change.
     Change(Arc<CouponChange>),
 }
@@ -59,43 +78,55 @@ impl Run for CouponRun {
     fn rows(&self) -> usize {
         match self {
             Self::Issuances(issuances) => issuances.len(),
+            Self::Uses(uses) => uses.len(),
             Self::Change(_) => 1,
         }
     }
 
     fn is_joinable(&self) -> bool {
-        matches!(self, Self::Issuances(_))
+        match self {
+            Self::Issuances(_) => true,
+            Self::Uses(uses) => uses.iter().all(|made| made.reason.is_none()),
+            Self::Change(_) => false,
+        }
     }
 
-    fn joins(&self, _other: &Self) -> bool {
-        // Issuances of different coupons may be in one batch.
-        true
+    fn joins(&self, other: &Self) -> bool {
+        // Issuances of different coupons may be in one batch, and so may uses.
+        std::mem::discriminant(self) == std::mem::discriminant(other)
     }
 }
 
 impl CouponRun {
-    /// Makes a run of entries: issuances, or one change.
+    /// Makes a run of entries of one sort.
     pub(crate) fn of(entries: impl Iterator<Item = CouponEntry>) -> Self {
-        let mut issuances = Vec::with_capacity(entries.size_hint().0);
+        let (mut issuances, mut uses) = (Vec::with_capacity(entries.size_hint().0), Vec::new());
         for entry in entries {
             match entry {
                 CouponEntry::Issuance(issuance) => issuances.push(issuance),
+                CouponEntry::Use(entry) => uses.push(entry.made),
                 CouponEntry::Change(change) => return Self::Change(change),
             }
         }
-        Self::Issuances(issuances.into())
+        if uses.is_empty() {
+            Self::Issuances(issuances.into())
+        } else {
+            Self::Uses(uses.into())
+        }
     }
 
     /// Returns how many entries the first run takes.
     pub(crate) fn length<'a>(entries: impl Iterator<Item = &'a CouponEntry>, rows_max: usize) -> usize {
-        let mut length = 0;
-        for entry in entries.take(rows_max) {
-            match entry {
-                CouponEntry::Issuance(_) => length += 1,
-                // A change is always a run by itself.
-                CouponEntry::Change(_) => return length.max(1),
+        let mut entries = entries.take(rows_max);
+        match entries.next() {
+            None => 0,
+            Some(first) if !first.may_be_joined() => 1,
+            Some(first) => {
+                let sort = std::mem::discriminant(first);
+                1 + entries
+                    .take_while(|entry| entry.may_be_joined() && std::mem::discriminant(*entry) == sort)
+                    .count()
             }
         }
-        length
     }
 }

@@ -82,19 +82,19 @@ pub fn judge(ledger: &Ledger, now: Timestamp, request: &IssueRequest) -> Verdict
         let refusal = Refusal::AlreadyIssued(Box::new(latest));
         return Verdict::Known(CouponOutcome::Issue(IssueOutcome::Refused(refusal)));
     }
-    match refusal(ledger.coupon(), now, ledger.last()) {
+    match refusal(ledger.coupon(), now, ledger.taken()) {
         Some(refusal) => Verdict::Refused(CouponOutcome::Issue(IssueOutcome::Refused(refusal))),
         None => Verdict::Enter(CouponEntry::Issuance(ledger.next(now, user, key, count + 1))),
     }
 }
 
-/// Returns the first reason, in order of precedence, why no user can get this coupon at `now` if `issued` is
-/// the highest sequence. Returns `None` if users can get it.
+/// Returns the first reason, in order of precedence, why no user can get this coupon at `now` if so many
+/// issuances count against its quantity. Returns `None` if users can get it.
 ///
 /// Doors use the same function, so that their answers cannot differ from the owner's.
-pub fn refusal(coupon: &Coupon, now: Timestamp, issued: Sequence) -> Option<Refusal> {
+pub fn refusal(coupon: &Coupon, now: Timestamp, taken: Sequence) -> Option<Refusal> {
     let offer = &coupon.offer;
-    match coupon.phase(now, issued) {
+    match coupon.phase(now, taken) {
         Phase::Live => None,
         Phase::Closed => Some(Refusal::Closed),
         Phase::Paused => Some(Refusal::Paused),

@@ -5,9 +5,11 @@ use crate::coupon::entry::{CouponEntry, CouponRun};
 use crate::coupon::ids::CouponId;
 use crate::coupon::issue::{self, IssueOutcome, IssueRequest, Refusal};
 use crate::coupon::issued::Issued;
-use crate::coupon::ledger::{CouponHead, Ledger};
+use crate::coupon::ledger::{CouponHead, Ledger, LedgerRows};
 use crate::coupon::notice::SoldOutNotice;
 use crate::coupon::tail::Tail;
+use crate::coupon::uses::decide::UseRefusal;
+use crate::coupon::uses::{self, UseDone, UseNumber, UseOutcome, UseRequest, UsedIssuance};
 use crate::coupon::wire;
 use crate::ids::ShardId;
 use crate::owning::kind::{DecodeError, Kind, Superseded, Verdict};
@@ -24,6 +26,8 @@ pub enum CouponAsk {
     Issue(IssueRequest),
     /// Change the coupon.
     Change(ChangeRequest),
+    /// Use an issuance.
+    Use(Box<UseRequest>),
 }
 
 /// The answer of a coupon's owner.
@@ -33,6 +37,8 @@ pub enum CouponOutcome {
     Issue(IssueOutcome),
     /// The answer to a change.
     Change(ChangeOutcome),
+    /// The answer to a use.
+    Use(UseOutcome),
 }
 
 impl Kind for CouponKind {
@@ -42,7 +48,7 @@ impl Kind for CouponKind {
     type Entry = CouponEntry;
     type Run = CouponRun;
     type Head = CouponHead;
-    type Rows = Issued;
+    type Rows = LedgerRows;
     type PartialRows = Tail;
     type State = Ledger;
     type Notice = SoldOutNotice;
@@ -62,6 +68,8 @@ impl Kind for CouponKind {
     fn is_repeatable(ask: &CouponAsk) -> bool {
         match ask {
             CouponAsk::Issue(_) => true,
+            // A use is recognised by its issuance and order.
+            CouponAsk::Use(_) => true,
             // Most changes have no key by which an owner would recognise them. Changes that have one are
             // repeated by clients only: an owner of the previous release does not know the key.
             CouponAsk::Change(_) => false,
@@ -72,6 +80,7 @@ impl Kind for CouponKind {
         match ask {
             CouponAsk::Issue(request) => issue::judge(ledger, now, request),
             CouponAsk::Change(request) => change::judge(ledger, now, request),
+            CouponAsk::Use(request) => uses::judge(ledger, now, request),
         }
     }
 
@@ -87,6 +96,18 @@ impl Kind for CouponKind {
                     coupon: change.coupon.clone(),
                     issued: change.issued,
                     from_version: Some(change.from_version),
+                    uses: ledger.uses().counts(),
+                })))
+            }
+            CouponEntry::Use(entry) => {
+                ledger.make(&entry.made);
+                let issuance = ledger.issued().get(entry.made.sequence);
+                CouponOutcome::Use(UseOutcome::Done(Box::new(UseDone {
+                    used: UsedIssuance {
+                        issuance: issuance.expect("the use was judged with this issuance"),
+                        latest: Some(entry.made.shown.clone()),
+                    },
+                    supersedes: entry.supersedes,
                 })))
             }
         }
@@ -95,7 +116,9 @@ impl Kind for CouponKind {
     fn is_refusal(outcome: &CouponOutcome) -> bool {
         matches!(
             outcome,
-            CouponOutcome::Issue(IssueOutcome::Refused(_)) | CouponOutcome::Change(ChangeOutcome::Refused(_))
+            CouponOutcome::Issue(IssueOutcome::Refused(_))
+                | CouponOutcome::Change(ChangeOutcome::Refused(_))
+                | CouponOutcome::Use(UseOutcome::Refused(_))
         )
     }
 
@@ -105,13 +128,15 @@ impl Kind for CouponKind {
             CouponAsk::Change(_) => {
                 CouponOutcome::Change(ChangeOutcome::Refused(ChangeRefusal::UnknownCoupon))
             }
+            CouponAsk::Use(_) => CouponOutcome::Use(UseOutcome::Refused(UseRefusal::UnknownIssuance)),
         }
     }
 
     fn version_of(entry: &CouponEntry) -> Option<u64> {
         match entry {
             CouponEntry::Issuance(_) => None,
-            CouponEntry::Change(change) => Some(change.coupon.version),
+            CouponEntry::Change(change) => Some(change.coupon.version + change.returned),
+            CouponEntry::Use(entry) => entry.supersedes,
         }
     }
 
@@ -121,9 +146,16 @@ impl Kind for CouponKind {
                 CouponAsk::Change(request),
                 CouponOutcome::Change(ChangeOutcome::Done(done) | ChangeOutcome::Replayed(done)),
             ) => Some(Superseded {
-                version: done.coupon.version,
+                version: done.coupon.version + done.uses.returned,
                 widens: request.change.may_widen(),
             }),
+            (CouponAsk::Use(_), CouponOutcome::Use(UseOutcome::Done(done) | UseOutcome::Replayed(done))) => {
+                let version = done.supersedes?;
+                Some(Superseded {
+                    version,
+                    widens: true,
+                })
+            }
             _ => None,
         }
     }
@@ -137,28 +169,37 @@ impl Kind for CouponKind {
     }
 
     fn may_be_joined(entry: &CouponEntry) -> bool {
-        matches!(entry, CouponEntry::Issuance(_))
+        entry.may_be_joined()
     }
 
     fn is_exhausted(ledger: &Ledger) -> bool {
-        ledger.is_sold_out()
+        // Where nothing was used yet, few uses come while a coupon is given out.
+        ledger.is_sold_out() && ledger.uses().last() == UseNumber::NONE
     }
 
     fn notice(ledger: &Ledger) -> Option<SoldOutNotice> {
-        let notice = || SoldOutNotice::new(ledger.coupon().clone(), ledger.last(), ledger.issued().users());
+        let notice = || {
+            let returned = ledger.uses().counts().returned;
+            SoldOutNotice::new(
+                ledger.coupon().clone(),
+                ledger.last(),
+                returned,
+                ledger.issued().users(),
+            )
+        };
         ledger.is_sold_out().then(notice)
     }
 
-    fn begin_load(id: CouponId, ahead: Option<Issued>) -> Tail {
-        Tail::of(ahead.unwrap_or_else(|| Issued::new(id)))
+    fn begin_load(id: CouponId, ahead: Option<LedgerRows>) -> Tail {
+        Tail::of(ahead.unwrap_or_else(|| Issued::new(id).into()))
     }
 
-    fn finish_load(reading: Tail) -> Option<Issued> {
+    fn finish_load(reading: Tail) -> Option<LedgerRows> {
         reading.complete()
     }
 
-    fn state(head: CouponHead, issued: Issued) -> Ledger {
-        Ledger::new(head, issued)
+    fn state(head: CouponHead, rows: LedgerRows) -> Ledger {
+        Ledger::new(head, rows)
     }
 
     fn entries(ledger: &Ledger) -> u64 {
@@ -194,6 +235,7 @@ impl Kind for CouponKind {
                 change: Change::Patch(patch),
                 ..
             }) if patch.needs_version_3() => 3,
+            CouponAsk::Use(_) => 3,
             CouponAsk::Issue(_) | CouponAsk::Change(_) => 0,
         }
     }

@@ -1,11 +1,13 @@
-//! The decided state of one coupon: the coupon itself and its issuances.
+//! The decided state of one coupon: the coupon itself, its issuances and their uses.
 
 use crate::coupon::change_keys::ChangeKeys;
 use crate::coupon::entry::CouponChange;
 use crate::coupon::ids::{IssuanceId, Sequence};
 use crate::coupon::issued::{InconsistentIssuance, Issued, LoadedIssuance};
-use crate::coupon::offer::{Coupon, Issuance};
-use crate::ids::{RequestKey, UserId};
+use crate::coupon::offer::{Coupon, Issuance, taken};
+use crate::coupon::uses::Use;
+use crate::coupon::uses::latest::{LoadedUse, Uses};
+use crate::ids::{OrderId, RequestKey, UserId};
 use crate::time::Timestamp;
 
 /// A coupon's own row, as its owner loads it.
@@ -27,22 +29,45 @@ impl From<Coupon> for CouponHead {
     }
 }
 
-/// The decided state of one coupon. [`issue`](super::issue) and [`change`](super::change) make the decisions.
+/// What is loaded of a coupon beside its own row.
+#[derive(Debug)]
+pub struct LedgerRows {
+    /// Its issuances.
+    pub issued: Issued,
+    /// Their uses.
+    pub uses: Box<Uses>,
+}
+
+/// Issuances of which none was ever used.
+impl From<Issued> for LedgerRows {
+    fn from(issued: Issued) -> Self {
+        Self {
+            issued,
+            uses: Box::default(),
+        }
+    }
+}
+
+/// The decided state of one coupon. [`issue`](super::issue), [`change`](super::change) and
+/// [`uses`](super::uses) make the decisions.
 #[derive(Debug)]
 pub struct Ledger {
     coupon: Coupon,
     change_keys: ChangeKeys,
     issued: Issued,
+    uses: Box<Uses>,
 }
 
 impl Ledger {
     /// Makes the ledger of a coupon that was loaded.
-    pub fn new(head: CouponHead, issued: Issued) -> Self {
+    pub fn new(head: CouponHead, rows: impl Into<LedgerRows>) -> Self {
         let CouponHead { coupon, change_keys } = head;
+        let LedgerRows { issued, uses } = rows.into();
         Self {
             coupon,
             change_keys,
             issued,
+            uses,
         }
     }
 
@@ -66,9 +91,24 @@ impl Ledger {
         self.issued.last()
     }
 
+    /// Returns the latest use of each used issuance.
+    pub fn uses(&self) -> &Uses {
+        &self.uses
+    }
+
+    /// Returns how many issuances count against the quantity: those that were not given back.
+    pub fn taken(&self) -> Sequence {
+        taken(self.last(), self.uses.counts())
+    }
+
     /// Returns true if all coupons are issued.
     pub fn is_sold_out(&self) -> bool {
-        self.coupon.is_sold_out(self.last())
+        self.coupon.is_sold_out(self.taken())
+    }
+
+    /// Returns the version of notices: it rises with each change, and with each issuance that is given back.
+    pub fn door_version(&self) -> u64 {
+        self.coupon.version + self.uses.counts().returned
     }
 
     /// Makes the next issuance, which is the user's `nth`, without adding it to the ledger.
@@ -96,6 +136,24 @@ impl Ledger {
                 // client may be told of such an issuance.
                 panic!("the ledger does not take its own issuance: {error}")
             });
+    }
+
+    /// Takes the next use. [`uses::judge`](super::uses::judge) must have made it for exactly this state.
+    pub(super) fn make(&mut self, made: &Use) {
+        let next = LoadedUse {
+            number: made.number,
+            sequence: made.sequence,
+            kind: made.shown.kind,
+            order: made.shown.order.as_ref().map(OrderId::as_str),
+            figures: made.shown.figures,
+            hold_until: made.shown.hold_until,
+            returns: made.shown.returns,
+            at: made.shown.at,
+        };
+        self.uses.push(&next).unwrap_or_else(|error| {
+            // As for an issuance.
+            panic!("the ledger does not take its own use: {error}")
+        });
     }
 
     /// Takes the coupon and the keys as they are after a change.

@@ -16,7 +16,32 @@ metric_table! {
         "Time from an issue request to its answer, by outcome, wherever it is answered: at the door, here or on \
          another node.";
     CHANGES = "coupon_change_total", MetricKind::Counter, Count, "Administrators' changes answered, by outcome.";
+    USES = "coupon_use_total", MetricKind::Counter, Count,
+        "Requests for uses of issuances answered, by outcome: what was done, or why not.";
 }
+
+/// Outcomes of requests for uses.
+const USE_OUTCOMES: [&str; 19] = [
+    "reserved",
+    "redeemed",
+    "released",
+    "refunded",
+    "revoked",
+    "replayed",
+    "refused_unknown_issuance",
+    "refused_order_mismatch",
+    "refused_revoked",
+    "refused_redeemed",
+    "refused_reserved",
+    "refused_expired",
+    "refused_below_minimum",
+    "refused_not_reserved",
+    "refused_not_redeemed",
+    "overloaded",
+    "owner_moving",
+    "store_unavailable",
+    "outcome_unknown",
+];
 
 /// Outcomes of changes.
 const CHANGE_OUTCOMES: [&str; 12] = [
@@ -40,6 +65,15 @@ pub fn register() {
     for outcome in CHANGE_OUTCOMES {
         metrics::counter!(CHANGES, "outcome" => outcome).increment(0);
     }
+    for outcome in USE_OUTCOMES {
+        metrics::counter!(USES, "outcome" => outcome).increment(0);
+    }
+}
+
+/// Counts a request for a use that was answered.
+pub(super) fn used(outcome: &'static str) {
+    debug_assert!(USE_OUTCOMES.contains(&outcome), "{outcome} is not registered");
+    metrics::counter!(USES, "outcome" => outcome).increment(1);
 }
 
 /// Counts a change that was answered. Changes are rare enough to look the metric up each time.

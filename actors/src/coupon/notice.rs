@@ -15,7 +15,10 @@ use crate::time::Timestamp;
 #[derive(Debug)]
 pub struct SoldOutNotice {
     coupon: Coupon,
-    issued: Sequence,
+    /// How many issuances count against the quantity.
+    taken: Sequence,
+    /// How many were given back.
+    returned: u64,
     winners: Filter,
 }
 
@@ -25,22 +28,31 @@ struct WireNotice {
     #[prost(message, optional, tag = "1")]
     coupon: Option<wire::messages::Coupon>,
     #[prost(uint64, tag = "2")]
-    issued: u64,
+    taken: u64,
     #[prost(uint32, tag = "3")]
     bits: u32,
     #[prost(bytes = "vec", tag = "4")]
     winners: Vec<u8>,
+    #[prost(uint64, tag = "5")]
+    returned: u64,
 }
 
 impl SoldOutNotice {
-    /// Makes the notice of a coupon that is sold out, with the users that have one.
-    pub fn new<'a>(mut coupon: Coupon, issued: Sequence, winners: impl Iterator<Item = &'a str>) -> Self {
+    /// Makes the notice of a coupon that is sold out, with the users that have one. Of the issued ones, so many
+    /// were given back.
+    pub fn new<'a>(
+        mut coupon: Coupon,
+        issued: Sequence,
+        returned: u64,
+        winners: impl Iterator<Item = &'a str>,
+    ) -> Self {
         // No refusal rests on these, and they may be long.
         coupon.offer.description = None;
         coupon.offer.metadata.clear();
         Self {
             coupon,
-            issued,
+            taken: Sequence::new(issued.get().saturating_sub(returned)),
+            returned,
             winners: Filter::of(winners),
         }
     }
@@ -54,7 +66,7 @@ impl DoorNotice for SoldOutNotice {
     }
 
     fn version(&self) -> u64 {
-        self.coupon.version
+        self.coupon.version + self.returned
     }
 
     fn refusal(&self, ask: &CouponAsk, now: Timestamp) -> Option<CouponOutcome> {
@@ -64,7 +76,7 @@ impl DoorNotice for SoldOutNotice {
         if self.winners.may_hold(request.user.as_str()) {
             return None;
         }
-        let refusal = issue::refusal(&self.coupon, now, self.issued)?;
+        let refusal = issue::refusal(&self.coupon, now, self.taken)?;
         Some(CouponOutcome::Issue(IssueOutcome::Refused(refusal)))
     }
 
@@ -72,9 +84,10 @@ impl DoorNotice for SoldOutNotice {
         let (bits, winners) = self.winners.encode();
         let notice = WireNotice {
             coupon: Some(wire::write_coupon(self.coupon.clone())),
-            issued: self.issued.get(),
+            taken: self.taken.get(),
             bits: u32::from(bits),
             winners,
+            returned: self.returned,
         };
         notice.encode_to_vec()
     }
@@ -82,13 +95,15 @@ impl DoorNotice for SoldOutNotice {
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let WireNotice {
             coupon,
-            issued,
+            taken,
             bits,
             winners,
+            returned,
         } = WireNotice::decode(bytes)?;
         Ok(Self {
             coupon: wire::read_coupon(coupon.ok_or(DecodeError::Wrong("coupon"))?)?,
-            issued: Sequence::new(issued),
+            taken: Sequence::new(taken),
+            returned,
             winners: Filter::decode(bits, &winners)?,
         })
     }
@@ -119,7 +134,8 @@ mod tests {
             updated_at: at,
         };
         let names: Vec<String> = (0..winners).map(|number| format!("user-{number}")).collect();
-        SoldOutNotice::new(coupon, Sequence::new(winners), names.iter().map(String::as_str))
+        let names = names.iter().map(String::as_str);
+        SoldOutNotice::new(coupon, Sequence::new(winners), 0, names)
     }
 
     fn ask(number: u64) -> CouponAsk {

@@ -11,6 +11,7 @@ pub use self::check::InvalidField;
 pub use self::patch::{DiscountPatch, MetadataPatch, OfferPatch};
 use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::time_zone;
+use crate::coupon::uses::UseCounts;
 use crate::ids::{RequestKey, UserId};
 use crate::time::Timestamp;
 
@@ -235,34 +236,48 @@ pub struct Coupon {
 }
 
 impl Coupon {
-    /// Returns the phase at `now`, with `issued` as the highest sequence. The order of the checks is the
-    /// order of precedence of refusals.
-    pub fn phase(&self, now: Timestamp, issued: Sequence) -> Phase {
+    /// Returns the phase at `now` if so many issuances count against the quantity. The order of the checks is
+    /// the order of precedence of refusals.
+    pub fn phase(&self, now: Timestamp, taken: Sequence) -> Phase {
         match self.status {
             Status::Closed => Phase::Closed,
             Status::Paused => Phase::Paused,
             Status::Open if self.offer.starts_at.is_some_and(|starts_at| now < starts_at) => Phase::Scheduled,
             Status::Open if self.offer.ends_at.is_some_and(|ends_at| now >= ends_at) => Phase::Ended,
-            Status::Open if self.is_sold_out(issued) => Phase::SoldOut,
+            Status::Open if self.is_sold_out(taken) => Phase::SoldOut,
             Status::Open => Phase::Live,
         }
     }
 
-    /// Returns true if no coupon is left when `issued` is the highest sequence.
-    pub fn is_sold_out(&self, issued: Sequence) -> bool {
+    /// Returns true if no coupon is left if so many issuances count against the quantity.
+    pub fn is_sold_out(&self, taken: Sequence) -> bool {
         self.offer
             .total_quantity
-            .is_some_and(|total| issued.get() >= total)
+            .is_some_and(|total| taken.get() >= total)
     }
 }
 
-/// A coupon and its highest sequence, as read from the store.
+/// A coupon, its highest sequence, and what became of its issuances, as read from the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CouponView {
     /// The coupon.
     pub coupon: Coupon,
     /// Its highest stored sequence.
     pub issued: Sequence,
+    /// How many issuances are in which state.
+    pub uses: UseCounts,
+}
+
+impl CouponView {
+    /// Returns how many issuances count against the quantity: those that were not given back.
+    pub fn taken(&self) -> Sequence {
+        taken(self.issued, self.uses)
+    }
+}
+
+/// Returns how many issuances count against the quantity.
+pub(super) fn taken(issued: Sequence, uses: UseCounts) -> Sequence {
+    Sequence::new(issued.get().saturating_sub(uses.returned))
 }
 
 /// One coupon given to one user.

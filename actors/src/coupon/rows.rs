@@ -6,12 +6,15 @@ pub mod mysql;
 mod search;
 pub mod sqlite;
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 
 pub use self::search::{CouponFilter, CouponPage, CouponQuery};
 
 use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::offer::{Coupon, CouponView, Discount, Issuance, Metadata, Offer, Status};
+use crate::coupon::uses::{LatestUse, Use, UseNumber};
 use crate::ids::{RequestKey, UserId};
 use crate::store::Result;
 use crate::time::Timestamp;
@@ -130,6 +133,12 @@ pub trait CouponRows: Send + Sync + 'static {
 
     /// Returns one issuance.
     async fn issuance(&self, id: IssuanceId) -> Result<Option<Issuance>>;
+
+    /// Returns the latest uses of those of these issuances that were used.
+    async fn latest_uses(&self, issuances: &[IssuanceId]) -> Result<HashMap<IssuanceId, LatestUse>>;
+
+    /// Returns a page of the uses of an issuance after a number, oldest first.
+    async fn uses_of(&self, id: IssuanceId, after: UseNumber, limit: u32) -> Result<Vec<Use>>;
 
     /// Returns a page of a user's issuances, newest first; with `coupon`, only issuances of that coupon.
     /// There is no index in that order, because it would slow every issuance down. For each page, all

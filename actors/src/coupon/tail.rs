@@ -1,41 +1,78 @@
-//! Completes the list of issuances that was loaded before this node owned the shard. Issuances are only
+//! Completes the lists of issuances and uses that were loaded before this node owned the shard. Both are only
 //! added, in order, and never change. So what was read without a fence is the beginning of what is stored,
 //! and only the tail is missing. The coupon's own row may have changed and is read again.
 
 use crate::coupon::ids::{CouponId, Sequence};
-use crate::coupon::issued::{InconsistentIssuance, Issued, LoadedIssuance};
+use crate::coupon::issued::{InconsistentIssuance, LoadedIssuance};
+use crate::coupon::ledger::LedgerRows;
+use crate::coupon::uses::UseNumber;
+use crate::coupon::uses::latest::{InconsistentUse, LoadedUse};
 
-/// Issuances loaded ahead, and the tail that is read under a fence. The last issuance that was loaded ahead
-/// is read once more. If the database went backwards in between, another issuance or none is in its place.
+/// Rows loaded ahead, and the tail that is read under a fence. The last row of each list that was loaded ahead
+/// is read once more. If the database went backwards in between, another row or none is in its place.
 #[derive(Debug)]
 pub struct Tail {
-    issued: Issued,
-    /// True if the next row is a new issuance: the last one loaded ahead has been read again, or none was
-    /// loaded ahead.
-    begins: bool,
-    /// True if another issuance was found in the place of the last one that was loaded ahead.
-    differs: bool,
+    rows: LedgerRows,
+    issuances: Progress,
+    uses: Progress,
+}
+
+/// How far a list was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// The next row is the last one that was loaded ahead.
+    Known,
+    /// The next row is a new one: the last one loaded ahead has been read again, or none was loaded ahead.
+    New,
+    /// Another row was found in the place of the last one that was loaded ahead.
+    Differs,
+}
+
+impl Progress {
+    fn of(is_empty: bool) -> Self {
+        if is_empty { Self::New } else { Self::Known }
+    }
+
+    /// Returns true if the next row is new. If it is not, checks it.
+    fn is_at_new(&mut self, is_same: impl FnOnce() -> bool) -> bool {
+        if *self == Self::Known {
+            *self = if is_same() { Self::New } else { Self::Differs };
+            return false;
+        }
+        *self == Self::New
+    }
+}
+
+/// The place where a page of rows begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TailCursor {
+    /// After this issuance; `None` if all issuances were read.
+    pub issuances_after: Option<Sequence>,
+    /// After this use.
+    pub uses_after: UseNumber,
 }
 
 impl Tail {
-    /// Begins with the issuances that were loaded ahead.
-    pub fn of(issued: Issued) -> Self {
-        let begins = issued.last() == Sequence::NONE;
+    /// Begins with the rows that were loaded ahead.
+    pub fn of(rows: LedgerRows) -> Self {
         Self {
-            issued,
-            begins,
-            differs: false,
+            issuances: Progress::of(rows.issued.last() == Sequence::NONE),
+            uses: Progress::of(rows.uses.last() == UseNumber::NONE),
+            rows,
         }
     }
 
-    /// Returns the sequence after which the tail must be read, once the fence is committed.
-    pub fn after(&self) -> Sequence {
-        self.issued.last().previous()
+    /// Returns where the tail begins, which must be read once the fence is committed.
+    pub fn after(&self) -> TailCursor {
+        TailCursor {
+            issuances_after: Some(self.rows.issued.last().previous()),
+            uses_after: self.rows.uses.last().previous(),
+        }
     }
 
     /// Returns the coupon.
     pub fn coupon(&self) -> CouponId {
-        self.issued.coupon()
+        self.rows.issued.coupon()
     }
 
     /// Takes the next issuance that was read.
@@ -44,27 +81,40 @@ impl Tail {
     ///
     /// If the issuance cannot follow the issuance before it.
     pub fn take(&mut self, next: &LoadedIssuance<'_>) -> Result<(), InconsistentIssuance> {
-        if self.differs {
-            return Ok(());
+        let issued = &mut self.rows.issued;
+        if self.issuances.is_at_new(|| issued.ends_with(next)) {
+            return issued.push(next);
         }
-        if self.begins {
-            return self.issued.push(next);
-        }
-        self.begins = true;
-        self.differs = !self.issued.ends_with(next);
         Ok(())
     }
 
-    /// Returns all issuances. Returns `None` if the issuances loaded ahead differ from the stored ones. Then
-    /// everything must be read again.
-    pub fn complete(self) -> Option<Issued> {
-        (self.begins && !self.differs).then_some(self.issued)
+    /// Takes the next use that was read.
+    ///
+    /// # Errors
+    ///
+    /// If the use cannot follow the use before it.
+    pub fn take_use(&mut self, next: &LoadedUse<'_>) -> Result<(), InconsistentUse> {
+        let uses = &mut self.rows.uses;
+        if self.uses.is_at_new(|| uses.ends_with(next)) {
+            return uses.push(next);
+        }
+        Ok(())
+    }
+
+    /// Returns all rows. Returns `None` if those loaded ahead differ from the stored ones. Then everything
+    /// must be read again.
+    pub fn complete(self) -> Option<LedgerRows> {
+        let is_complete = self.issuances == Progress::New && self.uses == Progress::New;
+        // An issuance is stored before its uses.
+        let is_whole = self.rows.uses.highest() <= self.rows.issued.last();
+        (is_complete && is_whole).then_some(self.rows)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::coupon::issued::Issued;
     use crate::time::Timestamp;
 
     fn row(sequence: u64, user: &str) -> LoadedIssuance<'_> {
@@ -84,21 +134,24 @@ mod tests {
         for (user, sequence) in users.iter().zip(1..) {
             issued.push(&row(sequence, user)).unwrap();
         }
-        Tail::of(issued)
+        Tail::of(issued.into())
     }
 
     fn completed(mut tail: Tail, stored: &[&str]) -> Option<Vec<String>> {
-        let after = tail.after().get();
+        let after = tail.after().issuances_after.unwrap().get();
         for (user, sequence) in stored.iter().zip(1..).skip(after as usize) {
             tail.take(&row(sequence, user)).unwrap();
         }
         tail.complete()
-            .map(|issued| issued.users().map(str::to_owned).collect())
+            .map(|rows| rows.issued.users().map(str::to_owned).collect())
     }
 
     #[test]
     fn what_was_loaded_ahead_is_completed_by_reading_only_the_tail() {
-        assert_eq!(ahead(&["ann", "bob"]).after(), Sequence::new(1));
+        assert_eq!(
+            ahead(&["ann", "bob"]).after().issuances_after,
+            Some(Sequence::new(1))
+        );
         assert_eq!(
             completed(ahead(&["ann", "bob"]), &["ann", "bob", "cy"]).unwrap(),
             ["ann", "bob", "cy"]
@@ -126,5 +179,44 @@ mod tests {
             tail.take(&row(3, "bob")),
             Err(InconsistentIssuance::Sequence { .. })
         ));
+    }
+
+    fn used(number: u64, order: &str) -> LoadedUse<'_> {
+        LoadedUse {
+            number: UseNumber::new(number),
+            sequence: Sequence::new(1),
+            kind: crate::coupon::uses::UseKind::Released,
+            order: Some(order),
+            figures: Some(crate::coupon::uses::Figures {
+                amount: 1,
+                discount: 1,
+            }),
+            hold_until: None,
+            returns: false,
+            at: Timestamp::from_micros(1_000).unwrap(),
+        }
+    }
+
+    #[test]
+    fn uses_that_were_loaded_ahead_are_completed_or_read_again_like_issuances() {
+        let completed = |stored: &[&str]| {
+            let mut issued = Issued::new(CouponId::new(7).unwrap());
+            issued.push(&row(1, "ann")).unwrap();
+            let mut rows = LedgerRows::from(issued);
+            for (number, order) in (1..).zip(["a", "b"]) {
+                rows.uses.push(&used(number, order)).unwrap();
+            }
+            let mut tail = Tail::of(rows);
+            assert_eq!(tail.after().uses_after, UseNumber::new(1));
+            tail.take(&row(1, "ann")).unwrap();
+            for (number, order) in (1..).zip(stored).skip(1) {
+                tail.take_use(&used(number, order)).unwrap();
+            }
+            tail.complete().map(|rows| rows.uses.last().get())
+        };
+        assert_eq!(completed(&["a", "b", "c"]), Some(3));
+        assert_eq!(completed(&["a", "b"]), Some(2));
+        assert_eq!(completed(&["a"]), None);
+        assert_eq!(completed(&["a", "c"]), None);
     }
 }

@@ -213,7 +213,7 @@ mod tests {
                 "6c3db9ade0f85d05",
                 "483856ffc3dbc42b",
                 "57067f00bcca5b31",
-                "f3a44c55db0a30c7"
+                "cfee821324fe1313"
             ]
         );
         assert_eq!(
@@ -222,7 +222,7 @@ mod tests {
                 "a6ec7f9d8b9f379b",
                 "1b2d95785c13048a",
                 "36639514d54d5014",
-                "1be1ea13b5b055d7"
+                "0f594fac5a7dc89c"
             ]
         );
     }

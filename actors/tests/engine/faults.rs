@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use actors::coupon::CouponKind;
 use actors::coupon::ids::CouponId;
-use actors::coupon::issued::Issued;
+use actors::coupon::ledger::LedgerRows;
 use actors::ids::{Fence, Incarnation, NodeId, ShardId};
 use actors::store::batch::{Batch, Found};
 use actors::store::sqlite::SqliteStore;
@@ -297,7 +297,7 @@ impl EntryStore<CouponKind> for Faulty {
         }
     }
 
-    async fn load(&self, coupon: CouponId, ahead: Option<Issued>) -> Result<Loaded<CouponKind>> {
+    async fn load(&self, coupon: CouponId, ahead: Option<LedgerRows>) -> Result<Loaded<CouponKind>> {
         self.faults.loads.fetch_add(1, Ordering::SeqCst);
         self.faults
             .loads_held

@@ -315,7 +315,7 @@ impl Owners {
                     expires_at: None,
                 }))));
             }
-            CouponAsk::Change(_) => path.send(Err(Setback::StoreUnavailable)),
+            CouponAsk::Change(_) | CouponAsk::Use(_) => path.send(Err(Setback::StoreUnavailable)),
         }
     }
 

@@ -53,6 +53,12 @@ macro_rules! contract {
             raising_the_quantity_is_stored_and_allows_more_issuances
             opening_again_finds_the_coupon
         });
+        contract!($database: using {
+            uses_are_stored_whole_and_read_by_issuance
+            uses_are_stored_only_under_their_fence_and_all_or_none
+            what_was_given_back_is_issued_beyond_the_quantity
+            uses_that_were_loaded_ahead_are_completed
+        });
         contract!($database: listing {
             coupons_come_newest_first_with_their_issued_counts
             coupons_are_found_by_phase

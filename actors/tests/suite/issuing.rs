@@ -200,7 +200,7 @@ pub async fn loading_begins_after_a_sequence_and_pages_are_joined(database: &imp
     let mut rows = issuances(&owned.strangers(1..=5_000));
     rows[4_999].user = user("another");
     for ahead in [issuances(&owned.strangers(1..=6_000)), rows] {
-        let ahead = issued(owned.id(), &ahead).unwrap();
+        let ahead = issued(owned.id(), &ahead).unwrap().into();
         assert!(matches!(
             store.load(owned.id(), Some(ahead)).await.unwrap(),
             Loaded::WentBackwards
@@ -211,7 +211,7 @@ pub async fn loading_begins_after_a_sequence_and_pages_are_joined(database: &imp
 pub async fn a_coupon_that_does_not_exist_is_absent(database: &impl Database) {
     let store = database.store();
     let unknown = CouponId::new(999_999).unwrap();
-    for ahead in [None, Some(Issued::new(unknown))] {
+    for ahead in [None, Some(Issued::new(unknown).into())] {
         assert!(matches!(
             store.load(unknown, ahead).await.unwrap(),
             Loaded::Absent

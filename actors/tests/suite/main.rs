@@ -27,6 +27,7 @@ mod sweeping;
 mod tallies;
 mod tally;
 mod tally_nodes;
+mod using;
 
 use actors::coupon::CouponKind;
 use testkit::on_each_server;

@@ -96,6 +96,11 @@ fn the_simulation_notices_a_door_that_does_not_learn_of_changes() {
 }
 
 #[test]
+fn the_simulation_notices_a_hold_that_is_not_loaded() {
+    is_noticed(Breakage::ForgetsHolds);
+}
+
+#[test]
 fn the_simulation_notices_a_node_that_is_judged_by_the_lease_of_another() {
     is_noticed(Breakage::LeaseUnknown);
 }

@@ -259,7 +259,7 @@ async fn a_schema_is_accepted_one_version_ahead_and_refused_two_versions_ahead()
     opened_with_newer_schema(1).await.unwrap();
     assert!(matches!(
         opened_with_newer_schema(2).await,
-        Err(OpenError::TooNew { found: 5, known: 3 })
+        Err(OpenError::TooNew { found: 6, known: 4 })
     ));
 }
 
@@ -325,7 +325,7 @@ async fn the_migrations_of_an_earlier_build_are_taken_and_those_of_another_progr
          ALTER TABLE coupons DROP COLUMN change_keys; DROP INDEX by_phase;
          ALTER TABLE coupons DROP COLUMN description; ALTER TABLE coupons DROP COLUMN metadata;
          ALTER TABLE coupons DROP COLUMN max_discount; ALTER TABLE coupons DROP COLUMN use_until;
-         ALTER TABLE coupons DROP COLUMN time_zone; ALTER TABLE coupons DROP COLUMN no_user_limit",
+         ALTER TABLE coupons DROP COLUMN time_zone; ALTER TABLE coupons DROP COLUMN no_user_limit; DROP TABLE uses",
     )
     .execute(&mut shell)
     .await

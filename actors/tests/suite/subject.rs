@@ -6,7 +6,7 @@ use std::sync::Arc;
 use actors::coupon::CouponKind;
 use actors::coupon::entry::CouponRun;
 use actors::coupon::ids::CouponId;
-use actors::coupon::issued::Issued;
+use actors::coupon::ledger::LedgerRows;
 use actors::ids::{Fence, RequestKey};
 use actors::owning::kind::Kind;
 use actors::store::batch::Portion;
@@ -114,8 +114,8 @@ impl<S: CouponStore> Subject<S> for Owned {
             .collect()
     }
 
-    fn entries(issued: &Issued) -> u64 {
-        issued.last().get()
+    fn entries(rows: &LedgerRows) -> u64 {
+        rows.issued.last().get()
     }
 }
 

@@ -7,6 +7,7 @@ use actors::coupon::change_keys::ChangeKeys;
 use actors::coupon::entry::{CouponChange, CouponRun};
 use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
 use actors::coupon::issued::{InconsistentIssuance, Issued, LoadedIssuance};
+use actors::coupon::ledger::LedgerRows;
 use actors::coupon::offer::{Coupon, Discount, Issuance, Offer, Status};
 use actors::coupon::rows::{CouponRows, Created, NewCoupon};
 use actors::ids::{Fence, Incarnation, RequestKey, ShardId, UserId};
@@ -190,6 +191,7 @@ impl Owned {
             from_version: coupon.version - 1,
             coupon,
             issued: Sequence::new(issued),
+            returned: 0,
             keys,
         })))
     }
@@ -200,6 +202,7 @@ impl Owned {
             from_version: self.coupon.version,
             coupon: self.coupon.clone(),
             issued: Sequence::NONE,
+            returned: 0,
             keys,
         })))
     }
@@ -223,7 +226,7 @@ pub fn batch<K: Kind>(portions: impl Into<Vec<batch::Portion<K>>>) -> batch::Bat
 pub fn issuances(portion: &Portion) -> Vec<Issuance> {
     match &portion.run {
         CouponRun::Issuances(issuances) => issuances.to_vec(),
-        CouponRun::Change(_) => Vec::new(),
+        CouponRun::Uses(_) | CouponRun::Change(_) => Vec::new(),
     }
 }
 
@@ -255,8 +258,9 @@ pub fn issued(coupon: CouponId, rows: &[Issuance]) -> Result<Issued, Inconsisten
 /// exactly the listed issuances are loaded. Returns those that were not loaded ahead.
 pub async fn loaded(store: &dyn CouponStore, coupon: CouponId, ahead: usize) -> Vec<Issuance> {
     let mut rows = listed(store, coupon).await;
-    let rows_ahead = (ahead > 0).then(|| issued(coupon, &rows[..ahead]).unwrap());
-    let Loaded::Read(head, all) = store.load(coupon, rows_ahead).await.unwrap() else {
+    let rows_ahead = (ahead > 0).then(|| issued(coupon, &rows[..ahead]).unwrap().into());
+    let Loaded::Read(head, LedgerRows { issued: all, .. }) = store.load(coupon, rows_ahead).await.unwrap()
+    else {
         panic!("not loaded after {ahead}")
     };
     assert_eq!((head.coupon.id, all.coupon()), (coupon, coupon));

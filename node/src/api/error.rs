@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use actors::coupon::offer::InvalidField;
+use actors::coupon::uses::decide::UseRefusal;
 use actors::time::Timestamp;
 use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
@@ -11,6 +12,7 @@ use serde::{Serialize, Serializer};
 use warp::reply::Response;
 
 use super::issuances::IssuanceBody;
+use super::uses::UseBody;
 use crate::http::json::Text;
 use crate::http::problem::{FieldError, Problem, RequestError};
 use crate::service;
@@ -68,15 +70,12 @@ fn service_error(error: service::Error) -> Response {
                 .header(WWW_AUTHENTICATE, challenge)
                 .into_response_with_detail(detail)
         }
-        E::UnknownIssuance => Problem::new(
-            StatusCode::NOT_FOUND,
-            "UNKNOWN_ISSUANCE",
-            "The issuance does not exist",
-        )
-        .into_response(),
+        E::UnknownIssuance => use_refused(UseRefusal::UnknownIssuance),
         E::KeyReused => key_reused("was used for another coupon"),
         E::Refused(refusal) => refused(refusal),
         E::ChangeRefused(refusal) => change_refused(refusal),
+        E::UseRefused(refusal) => use_refused(refusal),
+        E::RedeemedByAnother => conflict("REDEEMED", "The issuance was redeemed").into_response(),
         E::Setback(setback) => without_decision(setback).into_response(),
         E::RateLimited(wait) => rate_limited(wait).into_response(),
         E::Internal { applied } => Problem::internal(applied).into_response(),
@@ -177,6 +176,55 @@ fn change_refused(refusal: ChangeRefusal) -> Response {
     }
 }
 
+/// Returns the code, the status and the title of the problem of a refused use.
+pub(super) fn use_problem(refusal: &UseRefusal) -> (&'static str, StatusCode, &'static str) {
+    let conflict = StatusCode::CONFLICT;
+    match refusal {
+        UseRefusal::UnknownIssuance => (
+            "UNKNOWN_ISSUANCE",
+            StatusCode::NOT_FOUND,
+            "The issuance does not exist",
+        ),
+        UseRefusal::OrderMismatch(_) => (
+            "ORDER_MISMATCH",
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "The same was done before with other figures",
+        ),
+        UseRefusal::Revoked => ("REVOKED", conflict, "The issuance was revoked"),
+        UseRefusal::Redeemed(_) => ("REDEEMED", conflict, "The issuance was redeemed"),
+        UseRefusal::Reserved { .. } => ("RESERVED", conflict, "Another order holds the issuance"),
+        UseRefusal::Expired { .. } => ("EXPIRED", conflict, "The issuance can no longer be used"),
+        UseRefusal::BelowMinimum { .. } => ("BELOW_MINIMUM", conflict, "The order is too small"),
+        UseRefusal::NotReserved => ("NOT_RESERVED", conflict, "The order does not hold the issuance"),
+        UseRefusal::NotRedeemed => ("NOT_REDEEMED", conflict, "The order did not redeem the issuance"),
+    }
+}
+
+/// Returns the response to a use that was refused.
+fn use_refused(refusal: UseRefusal) -> Response {
+    let (code, status, title) = use_problem(&refusal);
+    let problem = Problem::new(status, code, title);
+    match refusal {
+        UseRefusal::OrderMismatch(latest) | UseRefusal::Redeemed(latest) => {
+            let latest_use = UseBody::from(&*latest);
+            problem.into_response_with(&ItsUse { latest_use })
+        }
+        UseRefusal::Reserved { hold_until } => problem.into_response_with(&Hold {
+            hold_until: Text(hold_until),
+        }),
+        UseRefusal::Expired { usable_until } => problem.into_response_with(&EndOfUse {
+            usable_until: Text(usable_until),
+        }),
+        UseRefusal::BelowMinimum { min_order_amount } => {
+            problem.into_response_with(&Minimum { min_order_amount })
+        }
+        UseRefusal::UnknownIssuance
+        | UseRefusal::Revoked
+        | UseRefusal::NotReserved
+        | UseRefusal::NotRedeemed => problem.into_response(),
+    }
+}
+
 fn key_reused(message: &'static str) -> Response {
     RequestError::invalid("Idempotency-Key", message).into_response()
 }
@@ -242,6 +290,27 @@ struct Quantity {
 #[derive(Serialize)]
 struct Count {
     issued: u64,
+}
+
+#[derive(Serialize)]
+struct ItsUse<'a> {
+    #[serde(rename = "use")]
+    latest_use: UseBody<'a>,
+}
+
+#[derive(Serialize)]
+struct Hold {
+    hold_until: Text<Timestamp>,
+}
+
+#[derive(Serialize)]
+struct EndOfUse {
+    usable_until: Text<Timestamp>,
+}
+
+#[derive(Serialize)]
+struct Minimum {
+    min_order_amount: u64,
 }
 
 #[derive(Serialize)]

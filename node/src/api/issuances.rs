@@ -1,8 +1,9 @@
 //! Issues coupons, and reads issuances.
 
 use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
+use actors::coupon::uses::{UseState, UsedIssuance};
 use actors::ids::{RequestKey, UserId};
-use actors::time::Timestamp;
+use actors::time::{self, Timestamp};
 use http::StatusCode;
 use http::header::LOCATION;
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use utoipa::ToSchema;
 
 use super::coupons::coupon_id;
 use super::list::{PageBody, cursor, limit};
+use super::uses::UseBody;
 use super::{Answer, principal, request_key, set_header, set_replayed};
 use crate::http::call::Call;
 use crate::http::json::{self, Text};
@@ -31,14 +33,42 @@ pub(super) struct IssuanceBody<'a> {
     user_id: &'a str,
     #[schema(minimum = 1)]
     sequence: u64,
-    #[schema(pattern = "^issued$")]
+    /// Like `state`, but `issued` where that is `expired`.
+    #[schema(pattern = "^(issued|reserved|redeemed|revoked)$")]
     status: &'static str,
+    #[schema(pattern = "^(issued|reserved|redeemed|revoked|expired)$")]
+    state: &'static str,
     #[schema(value_type = String, format = DateTime)]
     issued_at: Text<Timestamp>,
     #[schema(required, value_type = Option<String>, format = DateTime)]
     expires_at: Option<Text<Timestamp>>,
+    /// The same as `expires_at`.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    usable_until: Option<Text<Timestamp>>,
+    /// The latest use, if there is one.
+    #[serde(rename = "use", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = UseBody)]
+    latest_use: Option<UseBody<'a>>,
 }
 
+impl<'a> IssuanceBody<'a> {
+    /// The issuance as it is at `now`.
+    pub(super) fn new(used: &'a UsedIssuance, now: Timestamp) -> Self {
+        let state = used.state(now);
+        let status = match state {
+            UseState::Expired => UseState::Issued,
+            state => state,
+        };
+        Self {
+            status: status.as_str(),
+            state: state.as_str(),
+            latest_use: used.latest.as_ref().map(UseBody::from),
+            ..Self::from(&used.issuance)
+        }
+    }
+}
+
+/// An issuance that was never used, in the moment in which it was issued.
 impl<'a> From<&'a Issuance> for IssuanceBody<'a> {
     fn from(issuance: &'a Issuance) -> Self {
         Self {
@@ -46,7 +76,10 @@ impl<'a> From<&'a Issuance> for IssuanceBody<'a> {
             coupon_id: issuance.id.coupon.get(),
             user_id: issuance.user.as_str(),
             sequence: issuance.id.sequence.get(),
-            status: "issued",
+            status: UseState::Issued.as_str(),
+            state: UseState::Issued.as_str(),
+            usable_until: issuance.expires_at.map(Text),
+            latest_use: None,
             issued_at: Text(issuance.issued_at),
             expires_at: issuance.expires_at.map(Text),
         }
@@ -107,9 +140,10 @@ pub(super) async fn list(service: &Service, call: &Call) -> Answer {
         (user, after.unwrap_or(Sequence::NONE), limit(query))
     })?;
     let page = service.issuances_of_coupon(coupon, user, after, limit).await?;
+    let now = time::timestamp();
     Ok(json::response(
         StatusCode::OK,
-        &PageBody::new(&page, IssuanceBody::from),
+        &PageBody::new(&page, |used| IssuanceBody::new(used, now)),
     ))
 }
 
@@ -123,9 +157,10 @@ pub(super) async fn list_of_user(service: &Service, call: &Call) -> Answer {
     // A missing user id is an error of the query.
     let user = user.ok_or_else(|| RequestError::invalid("user_id", "is missing"))?;
     let page = service.issuances_of_user(user, None, after, limit).await?;
+    let now = time::timestamp();
     Ok(json::response(
         StatusCode::OK,
-        &PageBody::new(&page, IssuanceBody::from),
+        &PageBody::new(&page, |used| IssuanceBody::new(used, now)),
     ))
 }
 
@@ -140,8 +175,15 @@ pub(super) fn of_coupon(query: &mut Query) -> Option<CouponId> {
 pub(super) async fn read(service: &Service, call: &Call) -> Answer {
     let principal = principal(service, call)?;
     principal.require_known()?;
-    let id =
-        IssuanceId::parse(call.parameter()).map_err(|error| RequestError::Malformed(error.to_string()))?;
-    let issuance = service.issuance(id, &principal).await?;
-    Ok(json::response(StatusCode::OK, &IssuanceBody::from(&issuance)))
+    let id = issuance_id(call.parameter())?;
+    let used = service.issuance(id, &principal).await?;
+    Ok(json::response(
+        StatusCode::OK,
+        &IssuanceBody::new(&used, time::timestamp()),
+    ))
+}
+
+/// Parses the id in a path.
+pub(super) fn issuance_id(text: &str) -> Result<IssuanceId, RequestError> {
+    IssuanceId::parse(text).map_err(|error| RequestError::Malformed(error.to_string()))
 }

@@ -1,5 +1,6 @@
 //! `/v1/me`: who asks, and what belongs to the user who asks.
 
+use actors::time;
 use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -49,8 +50,9 @@ pub(super) async fn issuances(service: &Service, call: &Call) -> Answer {
         (of_coupon(query), cursor(query), limit(query))
     })?;
     let page = service.issuances_of_user(user, coupon, after, limit).await?;
+    let now = time::timestamp();
     Ok(json::response(
         StatusCode::OK,
-        &PageBody::new(&page, IssuanceBody::from),
+        &PageBody::new(&page, |used| IssuanceBody::new(used, now)),
     ))
 }

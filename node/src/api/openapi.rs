@@ -183,7 +183,9 @@ fn securities(access: Access) -> Vec<SecurityRequirement> {
         Access::Anyone => return vec![SecurityRequirement::default()],
         Access::User => &["user_id", "jwt"],
         Access::Known | Access::Issuer | Access::UserOrReader => &["user_id", "admin_token", "key", "jwt"],
-        Access::Admin | Access::Reader | Access::ReaderOrService => &["admin_token", "key", "jwt"],
+        Access::Admin | Access::AdminOrService | Access::Reader | Access::ReaderOrService => {
+            &["admin_token", "key", "jwt"]
+        }
     };
     schemes.iter().copied().map(scheme).collect()
 }

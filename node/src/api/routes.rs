@@ -83,6 +83,8 @@ pub(super) enum Access {
     Issuer,
     /// Administrators and operators, who change coupons.
     Admin,
+    /// Those, and services, which use issuances.
+    AdminOrService,
     /// Those who may read everything: administrators, operators and viewers.
     Reader,
     /// Those, and services.
@@ -99,6 +101,7 @@ impl Access {
             Self::User => principal.require_user().map(drop),
             Self::Issuer => principal.require_issuer(),
             Self::Admin => principal.require_admin(),
+            Self::AdminOrService => principal.require_use(),
             Self::Reader => principal.require_reader(),
             Self::ReaderOrService => principal.require_reader_or_service(),
             Self::Known | Self::UserOrReader => principal.require_known().map(drop),
@@ -113,6 +116,7 @@ impl Access {
             Self::User => &["user"],
             Self::Issuer => &["user", "service"],
             Self::Admin => &["admin", "operator"],
+            Self::AdminOrService => &["admin", "operator", "service"],
             Self::Reader => &["admin", "operator", "viewer"],
             Self::ReaderOrService => &["admin", "operator", "service", "viewer"],
             Self::UserOrReader => &["user", "admin", "operator", "viewer"],

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
+use actors::coupon::uses::UseCounts;
 use actors::log_limit::LogLimit;
 use actors::trace::Span;
 
@@ -52,7 +53,7 @@ impl CouponCopies {
     }
 
     /// Forgets a coupon that was changed.
-    fn forget(&self, coupon: CouponId) {
+    pub(super) fn forget(&self, coupon: CouponId) {
         self.coupons.forget(coupon);
     }
 }
@@ -78,8 +79,12 @@ impl Service {
         let result = match created {
             Created::New(coupon) => {
                 change_log::created(by, coupon.id);
-                let issued = Sequence::NONE;
-                (CouponView { coupon, issued }, false)
+                let view = CouponView {
+                    coupon,
+                    issued: Sequence::NONE,
+                    uses: UseCounts::default(),
+                };
+                (view, false)
             }
             Created::Before(view) => (view, true),
             Created::KeyReused => return Err(Error::KeyReused),
@@ -134,11 +139,13 @@ impl Service {
             reads += 1;
             let issued = view.issued.max(Sequence::new(issued));
             let total = view.coupon.offer.total_quantity;
-            if total.is_none_or(|total| issued.get() <= total) {
-                return Ok(CouponView {
-                    coupon: view.coupon.clone(),
-                    issued,
-                });
+            let seen = CouponView {
+                coupon: view.coupon.clone(),
+                issued,
+                uses: view.uses,
+            };
+            if total.is_none_or(|total| seen.taken().get() <= total) {
+                return Ok(seen);
             }
             self.copies.coupons.forget(id);
             if reads == READS_MAX {

@@ -1,5 +1,6 @@
 //! The only place that calls the engine and its store: adapts them to what the service needs.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use actors::coupon::client::Coupons;
 use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
 use actors::coupon::issue::IssueOutcome;
 use actors::coupon::rows::CouponRows;
+use actors::coupon::uses::{Use, UseNumber, UseOutcome, UseRequest, UsedIssuance};
 use actors::engine::{Engine, Options, StartError};
 use actors::ids::{RequestKey, ShardId, UserId};
 use actors::store::Store;
@@ -126,12 +128,59 @@ impl CouponEngine {
             ChangeOutcome::Replayed(done) => (done, true),
             ChangeOutcome::Refused(refusal) => return Err(refusal.into()),
         };
-        let (coupon, issued) = (done.coupon, done.issued);
+        let view = CouponView {
+            coupon: done.coupon,
+            issued: done.issued,
+            uses: done.uses,
+        };
         Ok(Changed {
-            view: CouponView { coupon, issued },
+            view,
             from_version: done.from_version,
             replayed,
         })
+    }
+
+    /// Asks the coupon's owner for a use. Returns the issuance, and true if the same use was made before.
+    pub(super) async fn use_issuance(
+        &self,
+        coupon: CouponId,
+        request: UseRequest,
+        deadline: Duration,
+        span: &Span,
+    ) -> Result<(UsedIssuance, bool), Error> {
+        match self.0.use_issuance(coupon, request, deadline, span).await? {
+            UseOutcome::Done(done) => Ok((done.used, false)),
+            UseOutcome::Replayed(done) => Ok((done.used, true)),
+            UseOutcome::Refused(refusal) => Err(Error::UseRefused(refusal)),
+        }
+    }
+
+    /// Reads the latest uses of these issuances.
+    pub(super) async fn with_uses(self, issuances: Vec<Issuance>) -> StoreResult<Vec<UsedIssuance>> {
+        let ids: Vec<IssuanceId> = issuances.iter().map(|issuance| issuance.id).collect();
+        let mut latest = if ids.is_empty() {
+            HashMap::new()
+        } else {
+            self.0.rows().latest_uses(&ids).await?
+        };
+        let used = issuances.into_iter().map(|issuance| UsedIssuance {
+            latest: latest.remove(&issuance.id),
+            issuance,
+        });
+        Ok(used.collect())
+    }
+
+    /// Reads up to `limit` uses of an issuance, oldest first; `None` if the issuance does not exist.
+    pub(super) async fn uses_of(
+        self,
+        id: IssuanceId,
+        after: UseNumber,
+        limit: u32,
+    ) -> StoreResult<Option<Vec<Use>>> {
+        let store = self.0.rows();
+        let uses = store.uses_of(id, after, limit).await?;
+        let exists = !uses.is_empty() || store.issuance(id).await?.is_some();
+        Ok(exists.then_some(uses))
     }
 
     /// Creates a coupon.

@@ -1,11 +1,11 @@
 //! Issues coupons, and reads issuances.
 
-use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
+use actors::coupon::ids::{CouponId, Sequence};
+use actors::coupon::uses::UsedIssuance;
 use actors::ids::{RequestKey, UserId};
 use actors::trace::Span;
 
-use super::auth::Principal;
-use super::engine::{Issuance, IssueResponse, Refusal, UserCursor};
+use super::engine::{IssueResponse, Refusal, UserCursor};
 use super::list::Page;
 use super::{Error, Service};
 
@@ -42,13 +42,13 @@ impl Service {
         user: Option<UserId>,
         after: Sequence,
         limit: u32,
-    ) -> Result<Page<Issuance, Sequence>, Error> {
+    ) -> Result<Page<UsedIssuance, Sequence>, Error> {
         let engine = self.engine()?.clone();
         let rows = self
-            .read(engine.issuances_of_coupon(coupon, user, after, limit + 1))
+            .read_used(engine.issuances_of_coupon(coupon, user, after, limit + 1))
             .await?
             .ok_or(Refusal::UnknownCoupon)?;
-        Ok(Page::cut(rows, limit, |row| row.id.sequence))
+        Ok(Page::cut(rows, limit, |row| row.issuance.id.sequence))
     }
 
     /// Reads a page of a user's issuances, newest first. If `coupon` is given, reads only issuances of that
@@ -59,23 +59,14 @@ impl Service {
         coupon: Option<CouponId>,
         after: Option<UserCursor>,
         limit: u32,
-    ) -> Result<Page<Issuance, UserCursor>, Error> {
+    ) -> Result<Page<UsedIssuance, UserCursor>, Error> {
         let engine = self.engine()?.clone();
-        let rows = self
-            .read(engine.issuances_of_user(user, coupon, after, limit + 1))
-            .await?;
+        let reading = engine.issuances_of_user(user, coupon, after, limit + 1);
+        let rows = self.read_used(async move { reading.await.map(Some) }).await?;
+        let rows = rows.unwrap_or_default();
         Ok(Page::cut(rows, limit, |row| UserCursor {
-            issued_at: row.issued_at,
-            id: row.id,
+            issued_at: row.issuance.issued_at,
+            id: row.issuance.id,
         }))
-    }
-
-    /// Reads an issuance that the principal may see.
-    pub(crate) async fn issuance(&self, id: IssuanceId, principal: &Principal) -> Result<Issuance, Error> {
-        let engine = self.engine()?.clone();
-        self.read(engine.issuance(id))
-            .await?
-            .filter(|issuance| principal.may_see(&issuance.user))
-            .ok_or(Error::UnknownIssuance)
     }
 }

@@ -1,6 +1,7 @@
 //! Pages of lists, and the cursors between them.
 
 use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
+use actors::coupon::uses::UseNumber;
 use actors::time::Timestamp;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -76,6 +77,19 @@ impl Cursor for CouponId {
 /// Issuances of a coupon, by ascending sequence.
 impl Cursor for Sequence {
     const LIST: &'static str = "issuances:";
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        whole_number(text).map(Self::new)
+    }
+}
+
+/// Uses of an issuance, oldest first.
+impl Cursor for UseNumber {
+    const LIST: &'static str = "uses:";
 
     fn write(&self) -> String {
         self.to_string()

@@ -275,6 +275,7 @@ async fn every_operation_of_the_document_is_answered_as_the_document_says() {
                 .into_iter()
                 .find(|one| one["required"] == true && one["in"] == "query")
             {
+                Some(one) if one["name"] == "order_amount" => format!("{path}?order_amount=5"),
                 Some(one) => format!("{path}?{}=alice", one["name"].as_str().unwrap()),
                 None => path,
             };
@@ -287,7 +288,11 @@ async fn every_operation_of_the_document_is_answered_as_the_document_says() {
                 .collect();
             let mut request = node.request(method.clone(), &path);
             if operation["requestBody"]["required"] == true {
-                request = request.json(&json!({"title": "T", "total_quantity": 5}));
+                request = request.json(&match template.rsplit('/').next() {
+                    Some("reserve" | "redeem") => json!({"order_id": "a", "order_amount": 5}),
+                    Some("release" | "refund") => json!({"order_id": "a"}),
+                    _ => json!({"title": "T", "total_quantity": 5}),
+                });
             }
             // Each operation is called once without credentials, and once with the credentials of the first
             // scheme.
@@ -304,7 +309,8 @@ async fn every_operation_of_the_document_is_answered_as_the_document_says() {
             };
             let status = send(request).await.status;
             assert!(
-                (200..300).contains(&status) || path.ends_with("-1") && status == 404,
+                (200..300).contains(&status)
+                    || template.starts_with("/v1/issuances/") && [404, 409].contains(&status),
                 "{method} {path}: {status}"
             );
             asked += 1;

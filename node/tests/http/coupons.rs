@@ -33,6 +33,7 @@ async fn a_new_coupon_is_returned_with_all_fields() {
         "total_quantity": 500, "per_user_limit": 2, "starts_at": "2026-11-27T00:00:00.000000Z", "ends_at": "2096-11-28T00:00:00.500000Z",
         "description": null, "metadata": {}, "max_discount": null, "use_until": null, "time_zone": null,
         "use_within_days": 30, "status": "open", "phase": phase, "issued": 0, "remaining": 500, "version": 1,
+        "reserved": 0, "redeemed": 0, "revoked": 0, "returned": 0,
         "created_at": created_at, "updated_at": created_at
     });
     assert_eq!(reply.body, whole);

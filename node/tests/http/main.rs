@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod changes;
+mod checkout;
 mod clients;
 mod configuration;
 mod contract;
@@ -36,4 +37,5 @@ mod slow_readers;
 mod support;
 mod tls;
 mod tokens;
+mod uses;
 mod welcome;

@@ -28,7 +28,7 @@ use Answer::{Allowed as Yes, Forbidden as No, Hidden, Unauthenticated as Who};
 const PRINCIPALS: [&str; 6] = ["", "user", "admin", "operator", "service", "viewer"];
 
 /// What a request without credentials, a user, and keys of all roles get from each operation.
-const TABLE: [(&str, [Answer; 6]); 21] = [
+const TABLE: [(&str, [Answer; 6]); 28] = [
     //                    none user admin operator service viewer
     ("coupons", [Yes, Yes, Yes, Yes, Yes, Yes]),
     ("coupon", [Yes, Yes, Yes, Yes, Yes, Yes]),
@@ -42,6 +42,13 @@ const TABLE: [(&str, [Answer; 6]); 21] = [
     ("issuance", [Who, Yes, Yes, Yes, Hidden, Yes]),
     ("user_issuances", [Who, No, Yes, Yes, Yes, Yes]),
     ("my_issuances", [Who, Yes, No, No, No, No]),
+    ("quote_issuance", [Who, Yes, Yes, Yes, Yes, Yes]),
+    ("reserve_issuance", [Who, No, Yes, Yes, Yes, No]),
+    ("redeem_issuance", [Who, No, Yes, Yes, Yes, No]),
+    ("release_issuance", [Who, No, Yes, Yes, Yes, No]),
+    ("refund_issuance", [Who, No, Yes, Yes, Yes, No]),
+    ("revoke_issuance", [Who, No, Yes, Yes, No, No]),
+    ("issuance_uses", [Who, No, Yes, Yes, Yes, Yes]),
     ("me", [Who, Yes, Yes, Yes, Yes, Yes]),
     ("cluster", [Who, No, Yes, Yes, No, Yes]),
     ("cluster_coupon", [Who, No, Yes, Yes, No, Yes]),
@@ -96,8 +103,20 @@ async fn request(node: &TestNode, operation: &Operation, principal: &str) -> Req
     if operation.name == "user_issuances" {
         path.push_str("?user_id=alice");
     }
+    let order = json!({"order_id": "a", "order_amount": 5});
+    for (name, step) in [("release_issuance", "reserve"), ("refund_issuance", "redeem")] {
+        if operation.name == name {
+            let before = node.admin(Method::POST, &format!("/v1/issuances/{id}/{step}"));
+            assert_eq!(send(before.json(&order)).await.status, 200);
+        }
+    }
+    if operation.name == "quote_issuance" {
+        path.push_str("?order_amount=5");
+    }
     let request = node.request(operation.method.clone(), &path);
     match operation.name.as_str() {
+        "reserve_issuance" | "redeem_issuance" => request.json(&order),
+        "release_issuance" | "refund_issuance" => request.json(&json!({"order_id": "a"})),
         "patch_coupon" => request.json(&json!({"title": "T"})),
         _ if operation.needs_body => request.json(&json!({"title": "T", "total_quantity": 5})),
         "issue" if principal == "service" => request.json(&json!({"user_id": "alice"})),

@@ -4,7 +4,8 @@ use crate::coupon::change_keys::ChangeKeys;
 use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::ledger::CouponHead;
 use crate::coupon::offer::{Coupon, Discount, Issuance, Metadata, Offer, PER_USER_LIMIT_MAX, Status};
-use crate::ids::{RequestKey, UserId};
+use crate::coupon::uses::{Figures, LatestUse, Use, UseCounts, UseKind, UseNumber};
+use crate::ids::{Author, OrderId, RequestKey, UserId};
 use crate::store::Result;
 use crate::store::columns::{StoredRow, integer, number, optional_number, optional_time, readable, time};
 
@@ -34,6 +35,28 @@ macro_rules! issuance_columns {
     };
 }
 pub(crate) use issuance_columns;
+
+/// The columns that [`used`] reads.
+macro_rules! use_columns {
+    () => {
+        "coupon_id, use_sequence, sequence, kind, order_id, order_amount, discount, hold_until, returns, \
+         reason, author, used_at, reserved, redeemed, revoked, returned"
+    };
+}
+pub(crate) use use_columns;
+
+/// The counts of a coupon in `coupons AS c`, in the form that [`use_counts`] reads, from its last use `u` that a
+/// condition with an order finds.
+macro_rules! use_counts_column {
+    ($from:literal) => {
+        concat!(
+            "(SELECT CONCAT_WS(' ', u.reserved, u.redeemed, u.revoked, u.returned) FROM uses AS u ",
+            $from,
+            " WHERE u.coupon_id = c.id ORDER BY u.coupon_id DESC, u.use_sequence DESC LIMIT 1) AS use_counts"
+        )
+    };
+}
+pub(crate) use use_counts_column;
 
 /// Returns the coupon in a row with [`coupon_columns`].
 pub(crate) fn coupon(row: &impl StoredRow) -> Result<Coupon> {
@@ -114,6 +137,73 @@ pub(crate) fn issuance(row: &impl StoredRow) -> Result<Issuance> {
         key: readable(RequestKey::parse(row.text("request_key")?).ok(), "request_key")?,
         issued_at: time(row, "issued_at")?,
         expires_at: optional_time(row, "expires_at")?,
+    })
+}
+
+/// Returns the counts in a row with [`use_counts_column`].
+pub(crate) fn use_counts(row: &impl StoredRow) -> Result<UseCounts> {
+    let Some(text) = row.optional_text("use_counts")? else {
+        return Ok(UseCounts::default());
+    };
+    let numbers: Vec<u64> = text.split(' ').map_while(|number| number.parse().ok()).collect();
+    let counts = match numbers[..] {
+        [reserved, redeemed, revoked, returned] => Some(UseCounts {
+            reserved,
+            redeemed,
+            revoked,
+            returned,
+        }),
+        _ => None,
+    };
+    readable(counts, "use_counts")
+}
+
+/// Returns the kind of a use.
+fn use_kind(row: &impl StoredRow) -> Result<UseKind> {
+    readable(UseKind::parse(row.text("kind")?), "kind")
+}
+
+/// Returns what answers show of the use in a row with [`use_columns`].
+fn shown_use(row: &impl StoredRow) -> Result<LatestUse> {
+    let order = row.optional_text("order_id")?.map(OrderId::parse).transpose();
+    let amount = optional_number(row, "order_amount")?;
+    let discount = optional_number(row, "discount")?;
+    Ok(LatestUse {
+        kind: use_kind(row)?,
+        order: readable(order.ok(), "order_id")?,
+        figures: amount
+            .zip(discount)
+            .map(|(amount, discount)| Figures { amount, discount }),
+        hold_until: optional_time(row, "hold_until")?,
+        returns: number::<u8>(row, "returns")? != 0,
+        at: time(row, "used_at")?,
+    })
+}
+
+/// Returns the issuance and what answers show of its use in a row with [`use_columns`].
+pub(crate) fn latest_use(row: &impl StoredRow) -> Result<(IssuanceId, LatestUse)> {
+    let id = IssuanceId {
+        coupon: readable(CouponId::new(number(row, "coupon_id")?), "coupon_id")?,
+        sequence: Sequence::new(number(row, "sequence")?),
+    };
+    Ok((id, shown_use(row)?))
+}
+
+/// Returns the use in a row with [`use_columns`].
+pub(crate) fn used(row: &impl StoredRow) -> Result<Use> {
+    Ok(Use {
+        coupon: readable(CouponId::new(number(row, "coupon_id")?), "coupon_id")?,
+        number: UseNumber::new(number(row, "use_sequence")?),
+        sequence: Sequence::new(number(row, "sequence")?),
+        shown: shown_use(row)?,
+        reason: row.optional_text("reason")?.map(str::to_owned),
+        author: readable(Author::parse(row.text("author")?).ok(), "author")?,
+        counts: UseCounts {
+            reserved: number(row, "reserved")?,
+            redeemed: number(row, "redeemed")?,
+            revoked: number(row, "revoked")?,
+            returned: number(row, "returned")?,
+        },
     })
 }
 

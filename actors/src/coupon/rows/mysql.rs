@@ -1,10 +1,14 @@
 //! The rows of coupons and issuances in MySQL and MariaDB.
 
 mod insert;
+mod insert_uses;
 mod load;
 mod read_back;
 mod reads;
+mod reads_uses;
 mod write;
+
+use std::collections::HashMap;
 
 use async_trait::async_trait;
 use sqlx::MySqlConnection;
@@ -16,14 +20,15 @@ use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::ledger::CouponHead;
 use crate::coupon::offer::{CouponView, Issuance};
 use crate::coupon::rows::{CouponPage, CouponQuery, CouponRows, Created, NewCoupon, UserCursor};
-use crate::coupon::tail::Tail;
+use crate::coupon::tail::{Tail, TailCursor};
+use crate::coupon::uses::{LatestUse, Use, UseNumber};
 use crate::ids::UserId;
 use crate::store::Result;
 use crate::store::batch::{FoundRows, Portion};
 use crate::store::mysql::{Dialect, MySqlRows, MySqlStore, READ, WRITE, framed};
 
 impl MySqlRows for CouponKind {
-    type MySqlCursor = Sequence;
+    type MySqlCursor = TailCursor;
     type MySqlPage = load::Page;
 
     async fn mysql_write(
@@ -36,7 +41,11 @@ impl MySqlRows for CouponKind {
         {
             return write::change(connection, portion.shard, portion.fence, change).await;
         }
-        write::issuances(connection, statement(dialect, &portions)?).await
+        let statement = match portions.first().map(|portion| &portion.run) {
+            Some(CouponRun::Uses(_)) => insert_uses::statement(dialect, &portions)?,
+            _ => statement(dialect, &portions)?,
+        };
+        write::execute(connection, statement).await
     }
 
     async fn mysql_read_back(
@@ -51,19 +60,19 @@ impl MySqlRows for CouponKind {
         load::head(connection, id).await
     }
 
-    fn mysql_cursor(reading: &Tail) -> Sequence {
+    fn mysql_cursor(reading: &Tail) -> TailCursor {
         reading.after()
     }
 
     async fn mysql_page(
         connection: &mut MySqlConnection,
         id: CouponId,
-        from: Sequence,
+        from: TailCursor,
     ) -> Result<load::Page> {
         load::page(connection, id, from).await
     }
 
-    fn mysql_next(page: &load::Page) -> Result<Option<Sequence>> {
+    fn mysql_next(page: &load::Page) -> Result<Option<TailCursor>> {
         Ok(page.next)
     }
 
@@ -90,6 +99,15 @@ impl CouponRows for MySqlStore {
 
     async fn issuance(&self, id: IssuanceId) -> Result<Option<Issuance>> {
         framed!(READ, readers, self, reads::issuance, id)
+    }
+
+    async fn latest_uses(&self, issuances: &[IssuanceId]) -> Result<HashMap<IssuanceId, LatestUse>> {
+        let (dialect, issuances) = (self.dialect(), issuances.to_vec());
+        framed!(READ, readers, self, reads_uses::latest, dialect, &issuances)
+    }
+
+    async fn uses_of(&self, id: IssuanceId, after: UseNumber, limit: u32) -> Result<Vec<Use>> {
+        framed!(READ, readers, self, reads_uses::of_issuance, id, after, limit)
     }
 
     async fn issuances_of_user(

@@ -28,7 +28,7 @@ impl CouponFilter {
     /// select more coupons, because databases do not agree on upper and lower case.
     pub fn admits(&self, view: &CouponView, now: Timestamp) -> bool {
         self.phase
-            .is_none_or(|phase| view.coupon.phase(now, view.issued) == phase)
+            .is_none_or(|phase| view.coupon.phase(now, view.taken()) == phase)
             && self
                 .title
                 .as_ref()
@@ -189,7 +189,8 @@ impl CouponQuery {
     fn of_phase(&self, dialect: &SearchDialect) -> (String, usize) {
         let has_begun = "(c.starts_at IS NULL OR c.starts_at <= ?)";
         let has_not_ended = "(c.ends_at IS NULL OR c.ends_at > ?)";
-        // Sequences have no gaps, so a coupon is sold out if its issuance number `total_quantity` exists.
+        // Sequences have no gaps, so a coupon is sold out if its issuance number `total_quantity` plus the
+        // number of those given back exists.
         let last = dialect.last_issuance;
         match self.filter.phase {
             None | Some(Phase::Closed | Phase::Paused) => (String::new(), 0),

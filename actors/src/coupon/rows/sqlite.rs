@@ -3,7 +3,11 @@
 mod load;
 mod read_back;
 mod reads;
+mod reads_uses;
 mod write;
+mod write_uses;
+
+use std::collections::HashMap;
 
 use async_trait::async_trait;
 use sqlx::SqliteConnection;
@@ -14,14 +18,15 @@ use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::ledger::CouponHead;
 use crate::coupon::offer::{CouponView, Issuance};
 use crate::coupon::rows::{CouponPage, CouponQuery, CouponRows, Created, NewCoupon, UserCursor};
-use crate::coupon::tail::Tail;
+use crate::coupon::tail::{Tail, TailCursor};
+use crate::coupon::uses::{LatestUse, Use, UseNumber};
 use crate::ids::UserId;
 use crate::store::Result;
 use crate::store::batch::{FoundRows, Portion};
 use crate::store::sqlite::{SqliteRows, SqliteStore, checkpoint, framed, read_limited, write_limited};
 
 impl SqliteRows for CouponKind {
-    type SqliteCursor = Sequence;
+    type SqliteCursor = TailCursor;
     type SqlitePage = load::Page;
 
     async fn sqlite_write(connection: &mut SqliteConnection, portions: Vec<Portion<Self>>) -> Result<u64> {
@@ -29,6 +34,9 @@ impl SqliteRows for CouponKind {
             && let CouponRun::Change(change) = &portion.run
         {
             return write::change(connection, portion.shard, portion.fence, change).await;
+        }
+        if let Some(CouponRun::Uses(_)) = portions.first().map(|portion| &portion.run) {
+            return write_uses::uses(connection, &portions).await;
         }
         write::issuances(connection, write::portions_json(&portions)?).await
     }
@@ -44,19 +52,19 @@ impl SqliteRows for CouponKind {
         load::head(connection, id).await
     }
 
-    fn sqlite_cursor(reading: &Tail) -> Sequence {
+    fn sqlite_cursor(reading: &Tail) -> TailCursor {
         reading.after()
     }
 
     async fn sqlite_page(
         connection: &mut SqliteConnection,
         id: CouponId,
-        from: Sequence,
+        from: TailCursor,
     ) -> Result<load::Page> {
         load::page(connection, id, from).await
     }
 
-    fn sqlite_take(reading: &mut Tail, page: load::Page) -> Result<Option<Sequence>> {
+    fn sqlite_take(reading: &mut Tail, page: load::Page) -> Result<Option<TailCursor>> {
         page.feed(reading)
     }
 }
@@ -82,6 +90,23 @@ impl CouponRows for SqliteStore {
 
     async fn issuance(&self, id: IssuanceId) -> Result<Option<Issuance>> {
         framed!(read_limited, reader, self, reads::issuance, id)
+    }
+
+    async fn latest_uses(&self, issuances: &[IssuanceId]) -> Result<HashMap<IssuanceId, LatestUse>> {
+        let issuances = issuances.to_vec();
+        framed!(read_limited, reader, self, reads_uses::latest, &issuances)
+    }
+
+    async fn uses_of(&self, id: IssuanceId, after: UseNumber, limit: u32) -> Result<Vec<Use>> {
+        framed!(
+            read_limited,
+            reader,
+            self,
+            reads_uses::of_issuance,
+            id,
+            after,
+            limit
+        )
     }
 
     async fn issuances_of_user(

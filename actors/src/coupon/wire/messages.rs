@@ -4,7 +4,7 @@
 /// A request to an owner.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Ask {
-    #[prost(oneof = "AskKind", tags = "1, 2")]
+    #[prost(oneof = "AskKind", tags = "1, 2, 3")]
     pub kind: Option<AskKind>,
 }
 
@@ -14,12 +14,15 @@ pub enum AskKind {
     Issue(Issue),
     #[prost(message, tag = "2")]
     Change(Change),
+    // Link version 3 knows this.
+    #[prost(message, tag = "3")]
+    Use(Use),
 }
 
 /// An owner's answer.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Outcome {
-    #[prost(oneof = "OutcomeKind", tags = "1, 2")]
+    #[prost(oneof = "OutcomeKind", tags = "1, 2, 3")]
     pub kind: Option<OutcomeKind>,
 }
 
@@ -29,6 +32,8 @@ pub enum OutcomeKind {
     Issue(IssueOutcome),
     #[prost(message, tag = "2")]
     Change(ChangeOutcome),
+    #[prost(message, tag = "3")]
+    Use(UseOutcome),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -160,6 +165,93 @@ pub struct IssueOutcome {
     pub total_quantity: u64,
 }
 
+/// A request for a use.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Use {
+    #[prost(uint64, tag = "1")]
+    pub sequence: u64,
+    #[prost(string, optional, tag = "2")]
+    pub of_user: Option<String>,
+    #[prost(string, tag = "3")]
+    pub author: String,
+    #[prost(enumeration = "UseKind", tag = "4")]
+    pub kind: i32,
+    #[prost(string, optional, tag = "5")]
+    pub order: Option<String>,
+    #[prost(uint64, optional, tag = "6")]
+    pub amount: Option<u64>,
+    #[prost(uint32, tag = "7")]
+    pub hold_seconds: u32,
+    #[prost(string, optional, tag = "8")]
+    pub reason: Option<String>,
+    #[prost(bool, tag = "9")]
+    pub returns: bool,
+}
+
+/// What is asked for, and what a use did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum UseKind {
+    None = 0,
+    Reserved = 1,
+    Redeemed = 2,
+    Released = 3,
+    Refunded = 4,
+    Revoked = 5,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum UseResult {
+    None = 0,
+    Done = 1,
+    Replayed = 2,
+    UnknownIssuance = 3,
+    OrderMismatch = 4,
+    Revoked = 5,
+    Redeemed = 6,
+    Reserved = 7,
+    Expired = 8,
+    BelowMinimum = 9,
+    NotReserved = 10,
+    NotRedeemed = 11,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct UseOutcome {
+    #[prost(enumeration = "UseResult", tag = "1")]
+    pub result: i32,
+    #[prost(message, optional, tag = "2")]
+    pub issuance: Option<Issuance>,
+    #[prost(message, optional, tag = "3")]
+    pub latest: Option<LatestUse>,
+    #[prost(uint64, optional, tag = "4")]
+    pub supersedes: Option<u64>,
+    /// The end of a hold or of use.
+    #[prost(int64, tag = "5")]
+    pub until: i64,
+    #[prost(uint64, tag = "6")]
+    pub min_order_amount: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct LatestUse {
+    #[prost(enumeration = "UseKind", tag = "1")]
+    pub kind: i32,
+    #[prost(string, optional, tag = "2")]
+    pub order: Option<String>,
+    #[prost(uint64, optional, tag = "3")]
+    pub amount: Option<u64>,
+    #[prost(uint64, optional, tag = "4")]
+    pub discount: Option<u64>,
+    #[prost(int64, optional, tag = "5")]
+    pub hold_until: Option<i64>,
+    #[prost(bool, tag = "6")]
+    pub returns: bool,
+    #[prost(int64, tag = "7")]
+    pub at: i64,
+}
+
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Issuance {
     #[prost(uint64, tag = "1")]
@@ -207,6 +299,9 @@ pub struct ChangeOutcome {
     /// The release before does not write this field.
     #[prost(uint64, optional, tag = "8")]
     pub from_version: Option<u64>,
+    /// How many issuances are reserved, redeemed, revoked and given back, in this order.
+    #[prost(uint64, repeated, tag = "9")]
+    pub uses: Vec<u64>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

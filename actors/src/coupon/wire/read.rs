@@ -1,5 +1,7 @@
 //! Conversion of bytes to values. Every value is checked: a peer is trusted as little as a client.
 
+mod uses;
+
 use prost::Message;
 
 use super::messages;
@@ -43,6 +45,7 @@ pub(crate) fn ask(bytes: &[u8]) -> Result<CouponAsk> {
             key: RequestKey::parse(&issue.key).required("request key")?,
         })),
         messages::AskKind::Change(request) => Ok(CouponAsk::Change(change(request)?)),
+        messages::AskKind::Use(request) => Ok(CouponAsk::Use(Box::new(uses::request(request)?))),
     }
 }
 
@@ -51,6 +54,7 @@ pub(crate) fn outcome(bytes: &[u8]) -> Result<CouponOutcome> {
     match messages::Outcome::decode(bytes)?.kind.required("outcome")? {
         messages::OutcomeKind::Issue(outcome) => Ok(CouponOutcome::Issue(issue_outcome(outcome)?)),
         messages::OutcomeKind::Change(outcome) => Ok(CouponOutcome::Change(change_outcome(outcome)?)),
+        messages::OutcomeKind::Use(outcome) => Ok(CouponOutcome::Use(uses::outcome(outcome)?)),
     }
 }
 
@@ -201,15 +205,16 @@ fn issue_outcome(outcome: messages::IssueOutcome) -> Result<IssueOutcome> {
     })
 }
 
+fn sequence(number: u64) -> Result<Sequence> {
+    let is_one = (1..=ID_MAX).contains(&number);
+    is_one.then_some(Sequence::new(number)).required("sequence")
+}
+
 fn issuance(issuance: messages::Issuance) -> Result<Issuance> {
-    let sequence = (1..=ID_MAX)
-        .contains(&issuance.sequence)
-        .then_some(issuance.sequence)
-        .required("sequence")?;
     Ok(Issuance {
         id: IssuanceId {
             coupon: coupon_id(issuance.coupon)?,
-            sequence: Sequence::new(sequence),
+            sequence: sequence(issuance.sequence)?,
         },
         user: UserId::parse(&issuance.user).required("user")?,
         nth: issuance.nth,
@@ -223,11 +228,13 @@ fn change_outcome(outcome: messages::ChangeOutcome) -> Result<ChangeOutcome> {
     let result = messages::ChangeResult::try_from(outcome.result).required("result")?;
     let issued = number(outcome.issued)?;
     let from_version = outcome.from_version;
+    let uses = uses::counts(&outcome.uses)?;
     let done = |coupon: Option<messages::Coupon>| -> Result<_> {
         Ok(Box::new(ChangeDone {
             coupon: self::coupon(coupon.required("coupon")?)?,
             issued: Sequence::new(issued),
             from_version,
+            uses,
         }))
     };
     Ok(ChangeOutcome::Refused(match result {

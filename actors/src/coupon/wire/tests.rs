@@ -11,8 +11,12 @@ use crate::coupon::issue::{IssueOutcome, IssueRequest, Refusal};
 use crate::coupon::offer::{
     Coupon, Discount, DiscountKind, DiscountPatch, InvalidField, Issuance, Offer, OfferPatch, Status,
 };
+use crate::coupon::uses::decide::{Step, UseRefusal};
+use crate::coupon::uses::{
+    Figures, LatestUse, UseCounts, UseDone, UseKind, UseOutcome, UseRequest, UsedIssuance,
+};
 use crate::coupon::{CouponAsk, CouponKind, CouponOutcome};
-use crate::ids::{ID_MAX, RequestKey, UserId};
+use crate::ids::{Author, ID_MAX, OrderId, RequestKey, UserId};
 use crate::owning::kind::{DecodeError, Kind};
 use crate::time::Timestamp;
 
@@ -150,11 +154,16 @@ fn change_outcome() -> impl Strategy<Value = ChangeOutcome> {
         (0..=ID_MAX).prop_map(|issued| ChangeRefusal::QuantityBelowIssued { issued }),
         (0..9_usize).prop_map(move |count| ChangeRefusal::Invalid(vec![wrong.clone(); count])),
     ];
-    let from_version = option::of(any::<u64>());
-    let done = (coupon(), 0..=ID_MAX, from_version).prop_map(|(coupon, issued, from_version)| ChangeDone {
+    let versions = option::of(any::<u64>());
+    let parts = (coupon(), 0..=ID_MAX, versions, 0..=ID_MAX);
+    let done = parts.prop_map(|(coupon, issued, from_version, returned)| ChangeDone {
         coupon,
         issued: Sequence::new(issued),
         from_version,
+        uses: UseCounts {
+            returned,
+            ..UseCounts::default()
+        },
     });
     let done = done.boxed();
     prop_oneof![
@@ -164,10 +173,88 @@ fn change_outcome() -> impl Strategy<Value = ChangeOutcome> {
     ]
 }
 
+fn order() -> impl Strategy<Value = OrderId> {
+    "[!-~]{1,64}".prop_map(|text| OrderId::parse(&text).unwrap())
+}
+
+fn latest_use() -> impl Strategy<Value = LatestUse> {
+    let kinds = vec![
+        UseKind::Reserved,
+        UseKind::Redeemed,
+        UseKind::Released,
+        UseKind::Refunded,
+        UseKind::Revoked,
+    ];
+    let figures = (0..=ID_MAX, 0..=ID_MAX).prop_map(|(amount, discount)| Figures { amount, discount });
+    let times = (option::of(timestamp()), timestamp());
+    let parts = (option::of(order()), option::of(figures), any::<bool>());
+    (prop::sample::select(kinds), parts, times).prop_map(
+        |(kind, (order, figures, returns), (hold_until, at))| LatestUse {
+            kind,
+            order,
+            figures,
+            hold_until,
+            returns,
+            at,
+        },
+    )
+}
+
+fn use_outcome() -> impl Strategy<Value = UseOutcome> {
+    let refusal = prop_oneof![
+        prop::sample::select(vec![
+            UseRefusal::UnknownIssuance,
+            UseRefusal::Revoked,
+            UseRefusal::NotReserved,
+            UseRefusal::NotRedeemed
+        ]),
+        latest_use().prop_map(|latest| UseRefusal::OrderMismatch(Box::new(latest))),
+        latest_use().prop_map(|latest| UseRefusal::Redeemed(Box::new(latest))),
+        timestamp().prop_map(|hold_until| UseRefusal::Reserved { hold_until }),
+        timestamp().prop_map(|usable_until| UseRefusal::Expired { usable_until }),
+        (0..=ID_MAX).prop_map(|min_order_amount| UseRefusal::BelowMinimum { min_order_amount }),
+    ];
+    let parts = (issuance(), option::of(latest_use()), option::of(any::<u64>()));
+    let done = parts.prop_map(|(issuance, latest, supersedes)| {
+        Box::new(UseDone {
+            used: UsedIssuance { issuance, latest },
+            supersedes,
+        })
+    });
+    let done = done.boxed();
+    prop_oneof![
+        done.clone().prop_map(UseOutcome::Done),
+        done.prop_map(UseOutcome::Replayed),
+        refusal.prop_map(UseOutcome::Refused),
+    ]
+}
+
+fn use_request() -> impl Strategy<Value = UseRequest> {
+    let step = prop_oneof![
+        (order(), 0..=ID_MAX, 1..=86_400_u32).prop_map(|(order, amount, hold_seconds)| Step::Reserve {
+            order,
+            amount,
+            hold_seconds
+        }),
+        (order(), option::of(0..=ID_MAX)).prop_map(|(order, amount)| Step::Redeem { order, amount }),
+        order().prop_map(|order| Step::Release { order }),
+        order().prop_map(|order| Step::Refund { order }),
+        (option::of(".{0,50}"), any::<bool>()).prop_map(|(reason, returns)| Step::Revoke { reason, returns }),
+    ];
+    let author = "[!-~]{1,144}".prop_map(|text| Author::parse(&text).unwrap());
+    (1..=ID_MAX, option::of(user()), author, step).prop_map(|(sequence, of_user, author, step)| UseRequest {
+        sequence: Sequence::new(sequence),
+        of_user,
+        author,
+        step,
+    })
+}
+
 fn outcome() -> impl Strategy<Value = CouponOutcome> {
     prop_oneof![
         issue_outcome().prop_map(CouponOutcome::Issue),
         change_outcome().prop_map(CouponOutcome::Change),
+        use_outcome().prop_map(CouponOutcome::Use),
     ]
 }
 
@@ -220,6 +307,7 @@ fn ask() -> impl Strategy<Value = CouponAsk> {
     ];
     prop_oneof![
         (user(), key()).prop_map(|(user, key)| CouponAsk::Issue(IssueRequest { user, key })),
+        use_request().prop_map(|request| CouponAsk::Use(Box::new(request))),
         (change, vec(any::<u64>(), 0..4), option::of(key())).prop_map(|(change, if_versions, key)| {
             CouponAsk::Change(ChangeRequest {
                 change,

@@ -1,5 +1,7 @@
 //! Conversion of values to bytes.
 
+mod uses;
+
 use prost::Message;
 
 use super::messages;
@@ -18,6 +20,7 @@ pub(crate) fn ask(ask: CouponAsk) -> Vec<u8> {
             key: key.as_str().to_owned(),
         }),
         CouponAsk::Change(request) => messages::AskKind::Change(change(request)),
+        CouponAsk::Use(request) => messages::AskKind::Use(uses::request(*request)),
     };
     messages::Ask { kind: Some(kind) }.encode_to_vec()
 }
@@ -27,6 +30,7 @@ pub(crate) fn outcome(outcome: CouponOutcome) -> Vec<u8> {
     let kind = match outcome {
         CouponOutcome::Issue(outcome) => messages::OutcomeKind::Issue(issue_outcome(outcome)),
         CouponOutcome::Change(outcome) => messages::OutcomeKind::Change(change_outcome(outcome)),
+        CouponOutcome::Use(outcome) => messages::OutcomeKind::Use(uses::outcome(outcome)),
     };
     messages::Outcome { kind: Some(kind) }.encode_to_vec()
 }
@@ -165,12 +169,14 @@ fn change_outcome(outcome: ChangeOutcome) -> messages::ChangeOutcome {
             wire.coupon = Some(coupon(done.coupon));
             wire.issued = done.issued.get();
             wire.from_version = done.from_version;
+            wire.uses = uses::counts(done.uses);
             messages::ChangeResult::Done
         }
         ChangeOutcome::Replayed(done) => {
             wire.coupon = Some(coupon(done.coupon));
             wire.issued = done.issued.get();
             wire.from_version = done.from_version;
+            wire.uses = uses::counts(done.uses);
             messages::ChangeResult::Replayed
         }
         ChangeOutcome::Refused(refusal) => match refusal {

@@ -56,7 +56,7 @@ fn user(number: u64) -> String {
 }
 
 fn notice_of<'a>(coupon: Coupon, issued: u64, winners: impl Iterator<Item = &'a str>) -> Arc<Notice> {
-    let content = SoldOutNotice::new(coupon, Sequence::new(issued), winners);
+    let content = SoldOutNotice::new(coupon, Sequence::new(issued), 0, winners);
     Arc::new(Notice::new(content))
 }
 

@@ -76,7 +76,9 @@ impl Peers {
                     .send(Ok(CouponOutcome::Issue(IssueOutcome::Replayed(issuance))));
             }
             (Reaction::Nothing, _) => self.unanswered.lock().unwrap().push(request),
-            (Reaction::Replay, CouponAsk::Change(_)) => panic!("no peer replays a change"),
+            (Reaction::Replay, CouponAsk::Change(_) | CouponAsk::Use(_)) => {
+                panic!("no peer replays anything else")
+            }
         }
     }
 }

@@ -200,7 +200,7 @@ mod tests {
         let made = all(&mysql(&[]));
         assert_eq!(
             list(made.keys()),
-            "cluster, coupons, issuances, nodes, shards",
+            "cluster, coupons, issuances, nodes, shards, uses",
             "{made:?}"
         );
         let nodes = [

@@ -4,22 +4,24 @@ use std::collections::HashMap;
 
 use actors::coupon::CouponOutcome;
 use actors::coupon::change::ChangeOutcome;
-use actors::coupon::ids::CouponId;
+use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
 use actors::coupon::issue::{IssueOutcome, Refusal};
 use actors::coupon::offer::{Coupon, Status};
+use actors::coupon::uses::decide::UseRefusal;
+use actors::coupon::uses::{LatestUse, Use, UseCounts, UseKind, UseOutcome};
 use actors::ids::{RequestKey, UserId};
 use actors::owning::kind::Kind;
 use actors::owning::pair::Either::{First, Second};
 
 use super::node::Both;
-use super::world::{Want, World};
+use super::world::{Since, Want, World};
 use crate::tally::{Add, AddOutcome, TallyId};
 
 impl World {
-    /// Checks an answer to a request that was sent when the coupon had this version.
+    /// Checks an answer to a request that was sent when the coupon was this.
     pub(super) fn check(
         &mut self,
-        since: u64,
+        since: Since,
         want: &Want,
         outcome: <Both as Kind>::Outcome,
     ) -> Result<(), String> {
@@ -30,6 +32,13 @@ impl World {
             (Want::Change { coupon, .. }, First(CouponOutcome::Change(outcome))) => {
                 self.check_change(*coupon, outcome)
             }
+            (Want::Use { coupon, request }, First(CouponOutcome::Use(outcome))) => {
+                let id = IssuanceId {
+                    coupon: *coupon,
+                    sequence: request.sequence,
+                };
+                self.check_use(id, outcome)
+            }
             (Want::Add { tally, add }, Second(outcome)) => self.check_addition(*tally, add, outcome),
             (_, outcome) => Err(format!("an answer to another question: {outcome:?}")),
         }
@@ -38,14 +47,16 @@ impl World {
     fn check_issue(
         &mut self,
         id: CouponId,
-        since: u64,
+        since: Since,
         user: &UserId,
         key: &RequestKey,
         outcome: IssueOutcome,
     ) -> Result<(), String> {
         let stored = &self.db.issuances[&id];
         let versions = self.db.history[&id].iter();
-        let versions: Vec<&Coupon> = versions.filter(|coupon| coupon.version >= since).collect();
+        let versions: Vec<&Coupon> = versions
+            .filter(|coupon| coupon.version >= since.version)
+            .collect();
         let is_true = match &outcome {
             IssueOutcome::Issued(issuance) | IssueOutcome::Replayed(issuance) => {
                 stored.contains(issuance) && issuance.user == *user && issuance.key == *key
@@ -56,7 +67,7 @@ impl World {
             IssueOutcome::Refused(Refusal::SoldOut { total_quantity }) => {
                 let total = Some(*total_quantity);
                 let had_it = versions.iter().any(|coupon| coupon.offer.total_quantity == total);
-                stored.len() as u64 >= *total_quantity && had_it
+                stored.len() as u64 - since.returned >= *total_quantity && had_it
             }
             IssueOutcome::Refused(Refusal::Paused) => {
                 versions.iter().any(|coupon| coupon.status == Status::Paused)
@@ -80,6 +91,65 @@ impl World {
             }
             ChangeOutcome::Done(_) | ChangeOutcome::Replayed(_) | ChangeOutcome::Refused(_) => Ok(()),
         }
+    }
+
+    fn check_use(&mut self, id: IssuanceId, outcome: UseOutcome) -> Result<(), String> {
+        let stored: Vec<&LatestUse> = self.db.uses[&id.coupon]
+            .iter()
+            .filter(|made| made.sequence == id.sequence)
+            .map(|made| &made.shown)
+            .collect();
+        let told = match &outcome {
+            UseOutcome::Done(done) | UseOutcome::Replayed(done) => done.used.latest.clone(),
+            UseOutcome::Refused(UseRefusal::Redeemed(latest) | UseRefusal::OrderMismatch(latest)) => {
+                Some(LatestUse::clone(latest))
+            }
+            UseOutcome::Refused(_) => None,
+        };
+        let is_true = match &outcome {
+            UseOutcome::Refused(UseRefusal::Reserved { hold_until }) => {
+                stored.iter().any(|made| made.hold_until == Some(*hold_until))
+            }
+            UseOutcome::Refused(UseRefusal::Revoked) => {
+                stored.iter().any(|made| made.kind == UseKind::Revoked)
+            }
+            _ => told.as_ref().is_none_or(|told| stored.contains(&told)),
+        };
+        let wrong = || format!("answered {outcome:?}; stored: {stored:?}");
+        if !is_true {
+            return Err(wrong());
+        }
+        self.used.extend(told.map(|told| (id, told)));
+        Ok(())
+    }
+
+    /// Checks that the stored uses are dense and could have been decided in their order.
+    fn check_uses(&self, id: CouponId) -> Result<(), String> {
+        let mut latest: HashMap<Sequence, &Use> = HashMap::new();
+        let (uses, mut counts) = (&self.db.uses[&id], UseCounts::default());
+        for (made, place) in uses.iter().zip(1..) {
+            let before = latest.insert(made.sequence, made).map(|before| &before.shown);
+            counts = counts.after(
+                before.map(|before| before.kind),
+                made.shown.kind,
+                made.shown.returns,
+            );
+            let holds = before.and_then(|before| before.holds(made.shown.at));
+            let is_own = before.is_some_and(|before| before.order == made.shown.order);
+            let fits = match (made.shown.kind, holds) {
+                (UseKind::Reserved | UseKind::Revoked, held) => held.is_none(),
+                (UseKind::Redeemed, held) => held.is_none() || held == Some(UseKind::Reserved) && is_own,
+                (UseKind::Released, held) => held == Some(UseKind::Reserved) && is_own,
+                (UseKind::Refunded, held) => held == Some(UseKind::Redeemed) && is_own,
+            };
+            let is_issued = made.sequence.get() <= self.db.issuances[&id].len() as u64;
+            if made.number.get() != place || made.counts != counts || !fits || !is_issued {
+                return Err(format!(
+                    "{made:?} after {before:?} at place {place}, counts {counts:?}"
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn check_addition(&mut self, id: TallyId, add: &Add, outcome: AddOutcome) -> Result<(), String> {
@@ -107,9 +177,10 @@ impl World {
             let offer = &self.db.coupons[id].offer;
             let mut places = rows.iter().zip(1..);
             let dense = places.all(|(row, place)| row.id.sequence.get() == place);
+            self.check_uses(*id)?;
             let within = offer
                 .total_quantity
-                .is_none_or(|total| rows.len() as u64 <= total);
+                .is_none_or(|total| rows.len() as u64 <= total + self.db.returned(*id));
             let mut counts: HashMap<&UserId, u32> = HashMap::new();
             rows.iter()
                 .for_each(|row| *counts.entry(&row.user).or_default() += 1);
@@ -136,6 +207,15 @@ impl World {
             .iter()
             .find(|issuance| !self.db.issuances[&issuance.id.coupon].contains(issuance));
         if let Some(lost) = lost {
+            return Err(format!("answered and not stored: {lost:?}"));
+        }
+        let is_stored = |(id, told): &&(IssuanceId, LatestUse)| {
+            let stored = &self.db.uses[&id.coupon];
+            stored
+                .iter()
+                .any(|made| made.sequence == id.sequence && made.shown == *told)
+        };
+        if let Some(lost) = self.used.iter().find(|told| !is_stored(told)) {
             return Err(format!("answered and not stored: {lost:?}"));
         }
         let lost = self

@@ -5,10 +5,12 @@ use std::time::Duration;
 use actors::admission::Admission;
 use actors::cluster::ownership::Holder;
 use actors::coupon::change::{Change, ChangeRequest};
-use actors::coupon::ids::CouponId;
+use actors::coupon::ids::{CouponId, Sequence};
 use actors::coupon::issue::IssueRequest;
 use actors::coupon::offer::OfferPatch;
-use actors::ids::{RequestKey, UserId};
+use actors::coupon::uses::UseRequest;
+use actors::coupon::uses::decide::Step;
+use actors::ids::{Author, OrderId, RequestKey, UserId};
 use actors::owning::kind::Kind;
 use actors::owning::pair::Either::{First, Second};
 use actors::owning::request::{Reply, Request, Setback};
@@ -18,12 +20,18 @@ use rand::seq::IndexedRandom;
 use tokio::sync::oneshot::error::TryRecvError;
 
 use super::node::{Both, Heartbeat, Id};
-use super::world::{Client, NODES, USERS, Want, World};
+use super::world::{Client, NODES, Since, USERS, Want, World};
 use crate::tally::{Add, TallyId};
 
 /// Room for notices in an answer to the door of a peer. The longest notice of the simulation fits, but all
 /// notices at once do not.
 const NOTICE_ROOM: usize = 256;
+
+/// In place of what a coupon was, for a request about something else.
+const NO_COUPON: Since = Since {
+    version: 0,
+    returned: 0,
+};
 
 impl World {
     pub(super) fn any_coupon(&mut self) -> CouponId {
@@ -72,7 +80,7 @@ impl World {
         let user = UserId::parse(&format!("user-{}", self.rng.random_range(0..USERS))).unwrap();
         let key = self.any_key();
         let want = Want::Issue { coupon, user, key };
-        let since = self.db.coupons[&coupon].version;
+        let since = self.since(coupon);
         match self.door_answer(First(coupon), &want.ask()) {
             Some(outcome) => self.check(since, &want, outcome),
             None => {
@@ -89,9 +97,9 @@ impl World {
         let add = Add { key, amount };
         let want = Want::Add { tally, add };
         match self.door_answer(Second(tally), &want.ask()) {
-            Some(outcome) => self.check(0, &want, outcome),
+            Some(outcome) => self.check(NO_COUPON, &want, outcome),
             None => {
-                self.send_want(want, 0);
+                self.send_want(want, NO_COUPON);
                 Ok(())
             }
         }
@@ -107,8 +115,47 @@ impl World {
                 ..OfferPatch::default()
             })),
         };
-        let since = self.db.coupons[&coupon].version;
+        let since = self.since(coupon);
         self.send_want(Want::Change { coupon, change }, since);
+    }
+
+    /// Asks for a use by one of few orders. A hold is long, or lapses at once.
+    pub(super) fn ask_use(&mut self) {
+        let coupon = self.any_coupon();
+        let order = OrderId::parse(&format!("order-{}", self.rng.random_range(0..3))).unwrap();
+        let amount = self.rng.random_range(1..3);
+        let step = match self.rng.random_range(0..11) {
+            0..4 => Step::Reserve {
+                order,
+                amount,
+                hold_seconds: 86_400 * self.rng.random_range(0..2),
+            },
+            4..7 => Step::Redeem {
+                order,
+                amount: self.rng.random::<bool>().then_some(amount),
+            },
+            7 | 8 => Step::Release { order },
+            9 => Step::Refund { order },
+            _ => Step::Revoke {
+                reason: None,
+                returns: self.rng.random(),
+            },
+        };
+        let request = Box::new(UseRequest {
+            sequence: Sequence::new(self.rng.random_range(1..5)),
+            of_user: None,
+            author: Author::parse("admin").unwrap(),
+            step,
+        });
+        let since = self.since(coupon);
+        self.send_want(Want::Use { coupon, request }, since);
+    }
+
+    fn since(&self, coupon: CouponId) -> Since {
+        Since {
+            version: self.db.coupons[&coupon].version,
+            returned: self.db.returned(coupon),
+        }
     }
 
     /// Sends a message of a board to a door, delivers such a message, or drops one. A board answers only
@@ -159,7 +206,7 @@ impl World {
         }
     }
 
-    fn send_want(&mut self, want: Want, asked_at_version: u64) {
+    fn send_want(&mut self, want: Want, since: Since) {
         let (reply, answer) = Reply::new(Admission::new(1).admit().unwrap());
         let request = Request {
             ask: want.ask(),
@@ -167,11 +214,7 @@ impl World {
             reply,
         };
         self.send(want.id(), request);
-        self.clients.push(Client {
-            asked_at_version,
-            want,
-            answer,
-        });
+        self.clients.push(Client { since, want, answer });
     }
 
     /// Sends a request to a random node, or to the node that the random node takes for the owner of the
@@ -197,7 +240,7 @@ impl World {
         for mut client in std::mem::take(&mut self.clients) {
             match client.answer.try_recv() {
                 Err(TryRecvError::Empty) => self.clients.push(client),
-                Ok(Ok(outcome)) => self.check(client.asked_at_version, &client.want, outcome)?,
+                Ok(Ok(outcome)) => self.check(client.since, &client.want, outcome)?,
                 Ok(Err(setback)) => self.retry(client, setback),
                 Err(TryRecvError::Closed) => self.retry(client, Setback::Unknown),
             }
@@ -208,15 +251,11 @@ impl World {
     /// Retries as the router does: with the same key, until an owner gives an outcome. A change has no key,
     /// so it is retried only if it was certainly not decided.
     fn retry(&mut self, client: Client, setback: Setback) {
-        let Client {
-            asked_at_version,
-            want,
-            ..
-        } = client;
+        let Client { since, want, .. } = client;
         match &want {
-            Want::Issue { .. } | Want::Add { .. } => self.send_want(want, asked_at_version),
+            Want::Issue { .. } | Want::Add { .. } | Want::Use { .. } => self.send_want(want, since),
             Want::Change { coupon, .. } if setback == Setback::Moved => {
-                let since = self.db.coupons[coupon].version;
+                let since = self.since(*coupon);
                 self.send_want(want, since);
             }
             Want::Change { .. } => {}
@@ -227,7 +266,9 @@ impl World {
 impl Want {
     fn id(&self) -> Id {
         match self {
-            Self::Issue { coupon, .. } | Self::Change { coupon, .. } => First(*coupon),
+            Self::Issue { coupon, .. } | Self::Change { coupon, .. } | Self::Use { coupon, .. } => {
+                First(*coupon)
+            }
             Self::Add { tally, .. } => Second(*tally),
         }
     }
@@ -239,6 +280,7 @@ impl Want {
                 First(IssueRequest { user, key }.into())
             }
             Self::Change { change, .. } => First(ChangeRequest::from(change.clone()).into()),
+            Self::Use { request, .. } => First(UseRequest::clone(request).into()),
             Self::Add { add, .. } => Second(add.clone()),
         }
     }

@@ -5,9 +5,12 @@ use std::collections::HashMap;
 use actors::coupon::CouponKind;
 use actors::coupon::entry::CouponRun;
 use actors::coupon::ids::CouponId;
-use actors::coupon::issued::{Issued, LoadedIssuance};
+use actors::coupon::issued::LoadedIssuance;
+use actors::coupon::ledger::LedgerRows;
 use actors::coupon::offer::{Coupon, Issuance};
-use actors::ids::{Epoch, Fence, Incarnation, NodeId, ShardId};
+use actors::coupon::uses::Use;
+use actors::coupon::uses::latest::LoadedUse;
+use actors::ids::{Epoch, Fence, Incarnation, NodeId, OrderId, ShardId};
 use actors::owning::kind::{Kind, Run};
 use actors::owning::pair::Either::{First, Second};
 use actors::store::batch::{self, Found, FoundRows};
@@ -31,6 +34,9 @@ pub struct Database {
     pub broken: Option<String>,
     pub coupons: HashMap<CouponId, Coupon>,
     pub issuances: HashMap<CouponId, Vec<Issuance>>,
+    pub uses: HashMap<CouponId, Vec<Use>>,
+    /// True if holds are not loaded, because a test takes that out.
+    pub forgets_holds: bool,
     /// The versions of each coupon, in the order of their commits.
     pub history: HashMap<CouponId, Vec<Coupon>>,
     pub tallies: HashMap<TallyId, TallyHead>,
@@ -50,6 +56,7 @@ impl Database {
             .map(|coupon| (coupon.id, vec![coupon.clone()]))
             .collect();
         let issuances = coupons.iter().map(|coupon| (coupon.id, Vec::new())).collect();
+        let uses = coupons.iter().map(|coupon| (coupon.id, Vec::new())).collect();
         let coupons = coupons.into_iter().map(|coupon| (coupon.id, coupon)).collect();
         Self {
             shard: ShardRow {
@@ -62,6 +69,8 @@ impl Database {
             broken: None,
             coupons,
             issuances,
+            uses,
+            forgets_holds: false,
             history,
             additions: tallies.iter().map(|tally| (tally.id, Vec::new())).collect(),
             tallies: tallies.into_iter().map(|tally| (tally.id, tally)).collect(),
@@ -172,6 +181,9 @@ impl Database {
                         .or_default()
                         .extend(issuances.iter().cloned());
                 }
+                (First(id), First(CouponRun::Uses(uses))) => {
+                    self.uses.entry(id).or_default().extend(uses.iter().cloned());
+                }
                 (First(id), First(CouponRun::Change(change))) => {
                     self.coupons.insert(id, change.coupon.clone());
                     self.history.entry(id).or_default().push(change.coupon.clone());
@@ -202,7 +214,7 @@ impl Database {
         match id {
             First(id) => {
                 let ahead = ahead.and_then(actors::owning::pair::Either::first);
-                self.issued(id, ahead).map(First)
+                self.ledger_rows(id, ahead).map(First)
             }
             Second(id) => {
                 let mut reading = Tally::begin_load(id, ahead.and_then(actors::owning::pair::Either::second));
@@ -215,13 +227,27 @@ impl Database {
         }
     }
 
-    fn issued(&self, id: CouponId, ahead: Option<Issued>) -> Option<Issued> {
+    fn ledger_rows(&self, id: CouponId, ahead: Option<LedgerRows>) -> Option<LedgerRows> {
         let mut reading = CouponKind::begin_load(id, ahead);
-        let after = usize::try_from(reading.after().get()).unwrap();
+        let from = reading.after();
+        let after = usize::try_from(from.issuances_after.unwrap().get()).unwrap();
         for row in self.issuances[&id].iter().skip(after) {
             reading.take(&loaded(row)).expect("the database is dense");
         }
+        let after = usize::try_from(from.uses_after.get()).unwrap();
+        for row in self.uses[&id].iter().skip(after) {
+            let mut row = loaded_use(row);
+            if self.forgets_holds {
+                row.hold_until = row.hold_until.map(|_| row.at);
+            }
+            reading.take_use(&row).expect("the database is dense");
+        }
         CouponKind::finish_load(reading)
+    }
+
+    /// Returns how many issuances were given back.
+    pub fn returned(&self, id: CouponId) -> u64 {
+        self.uses[&id].last().map_or(0, |last| last.counts.returned)
     }
 
     fn passes(&self, portion: &Portion) -> bool {
@@ -241,15 +267,18 @@ impl Database {
         match run {
             CouponRun::Issuances(issuances) => issuances.iter().all(|issuance| {
                 let total = coupon.offer.total_quantity;
-                let within = total.is_none_or(|total| issuance.id.sequence.get() <= total);
+                let most = |total: u64| total + self.returned(id);
+                let within = total.is_none_or(|total| issuance.id.sequence.get() <= most(total));
                 let limit = coupon.offer.per_user_limit;
                 within && limit.is_none_or(|limit| issuance.nth <= u32::from(limit))
             }),
+            CouponRun::Uses(_) => true,
             CouponRun::Change(change) => {
                 let issued = self.issuances[&id].len() as u64;
                 let total = change.coupon.offer.total_quantity;
-                let enough = total.is_none_or(|total| total >= issued);
-                change.coupon.version == coupon.version + 1 && enough
+                let enough = total.is_none_or(|total| total + self.returned(id) >= issued);
+                let is_known = change.returned == self.returned(id);
+                change.coupon.version == coupon.version + 1 && enough && is_known
             }
         }
     }
@@ -264,6 +293,11 @@ impl Database {
                 issuances
                     .iter()
                     .any(|new| stored.iter().any(|old| is_same(new, old)))
+            }
+            (First(id), First(CouponRun::Uses(uses))) => {
+                let stored = &self.uses[&id];
+                uses.iter()
+                    .any(|new| stored.iter().any(|old| old.number == new.number))
             }
             (Second(id), Second(Additions(additions))) => {
                 let is_same = |new: &Addition, old: &Addition| old.number == new.number || old.key == new.key;
@@ -281,6 +315,10 @@ impl Database {
             (First(id), First(CouponRun::Issuances(issuances))) => {
                 let stored = &self.issuances[&id];
                 issuances.iter().all(|issuance| stored.contains(issuance))
+            }
+            (First(id), First(CouponRun::Uses(uses))) => {
+                let stored = &self.uses[&id];
+                uses.iter().all(|made| stored.contains(made))
             }
             (Second(id), Second(Additions(additions))) => {
                 let stored = &self.additions[&id];
@@ -302,6 +340,20 @@ impl Database {
         } else {
             FoundRows::Absent
         }
+    }
+}
+
+/// Returns a use as it is loaded.
+pub fn loaded_use(row: &Use) -> LoadedUse<'_> {
+    LoadedUse {
+        number: row.number,
+        sequence: row.sequence,
+        kind: row.shown.kind,
+        order: row.shown.order.as_ref().map(OrderId::as_str),
+        figures: row.shown.figures,
+        hold_until: row.shown.hold_until,
+        returns: row.shown.returns,
+        at: row.shown.at,
     }
 }
 

@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use actors::coupon::change::Change;
-use actors::coupon::ids::CouponId;
+use actors::coupon::ids::{CouponId, IssuanceId};
 use actors::coupon::offer::{Coupon, Issuance, Offer, Status};
+use actors::coupon::uses::{LatestUse, UseRequest};
 use actors::ids::{Fence, Incarnation, RequestKey, UserId};
 use actors::owning::request::Answer;
 use actors::store::Claim;
@@ -38,6 +39,8 @@ pub enum Breakage {
     NoTail,
     /// A hand-off names the next owner in the same epoch.
     HandOffKeepsEpoch,
+    /// Reservations are loaded as if they had lapsed.
+    ForgetsHolds,
     /// Rows do not say what the leases of their nodes are, so that each node judges others by its own.
     LeaseUnknown,
 }
@@ -55,13 +58,25 @@ pub(super) const USERS: usize = 6;
 
 /// A client that waits for an answer.
 pub(super) struct Client {
-    /// The version of the coupon when the request was sent.
-    pub(super) asked_at_version: u64,
+    /// What the coupon was when the request was sent.
+    pub(super) since: Since,
     pub(super) want: Want,
     pub(super) answer: oneshot::Receiver<Answer<Both>>,
 }
 
+/// What a coupon was when a request was sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Since {
+    pub(super) version: u64,
+    /// How many issuances had been given back.
+    pub(super) returned: u64,
+}
+
 pub(super) enum Want {
+    Use {
+        coupon: CouponId,
+        request: Box<UseRequest>,
+    },
     Issue {
         coupon: CouponId,
         user: UserId,
@@ -93,6 +108,8 @@ pub struct World {
     /// Issuances and additions in answers to clients.
     pub(super) answered: Vec<Issuance>,
     pub(super) added: Vec<Addition>,
+    /// Uses in answers to clients, with their issuances.
+    pub(super) used: Vec<(IssuanceId, LatestUse)>,
     pub(super) incarnations: u64,
     pub(super) owners_made: u64,
     pub(super) keys_made: u64,
@@ -133,6 +150,7 @@ impl World {
         let mut db = Database::new(shard, coupons, tallies.collect());
         db.unfenced = breakage == Breakage::NoFence;
         db.ends_blindly = breakage == Breakage::EndsBlindly;
+        db.forgets_holds = breakage == Breakage::ForgetsHolds;
         db.keeps_epoch = breakage == Breakage::HandOffKeepsEpoch;
         let mut world = Self {
             rng,
@@ -146,6 +164,7 @@ impl World {
             clients: Vec::new(),
             answered: Vec::new(),
             added: Vec::new(),
+            used: Vec::new(),
             incarnations: 0,
             owners_made: 0,
             keys_made: 0,
@@ -208,6 +227,7 @@ impl World {
         }
         match self.rng.random_range(0..100) {
             0..9 if self.faults => self.ask()?,
+            17..23 if self.faults => self.ask_use(),
             9..12 if self.faults => self.ask_change(),
             12..14 => self.step_zombie(),
             14..17 if self.faults => self.ask_addition()?,

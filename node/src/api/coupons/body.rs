@@ -62,6 +62,16 @@ pub(in crate::api) struct CouponBody<'a> {
     /// Null: unlimited.
     #[schema(required, minimum = 0)]
     remaining: Option<u64>,
+    /// How many of the issued are reserved. A hold that has lapsed counts until something else happens.
+    #[schema(minimum = 0)]
+    reserved: u64,
+    #[schema(minimum = 0)]
+    redeemed: u64,
+    #[schema(minimum = 0)]
+    revoked: u64,
+    /// How many of the revoked were given back to the quantity.
+    #[schema(minimum = 0)]
+    returned: u64,
     /// Counts changes by administrators.
     #[schema(minimum = 1)]
     version: u64,
@@ -74,7 +84,7 @@ pub(in crate::api) struct CouponBody<'a> {
 impl<'a> CouponBody<'a> {
     /// The coupon as it is at `now`.
     pub(in crate::api) fn new(view: &'a CouponView, now: Timestamp) -> Self {
-        let CouponView { coupon, issued } = view;
+        let CouponView { coupon, issued, uses } = view;
         let (offer, issued) = (&coupon.offer, *issued);
         Self {
             id: coupon.id.get(),
@@ -92,11 +102,15 @@ impl<'a> CouponBody<'a> {
             use_until: offer.use_until.map(Text),
             time_zone: offer.time_zone.as_deref(),
             status: coupon.status.as_str(),
-            phase: coupon.phase(now, issued).as_str(),
+            phase: coupon.phase(now, view.taken()).as_str(),
             issued: issued.get(),
             remaining: offer
                 .total_quantity
-                .map(|total| total.saturating_sub(issued.get())),
+                .map(|total| total.saturating_sub(view.taken().get())),
+            reserved: uses.reserved,
+            redeemed: uses.redeemed,
+            revoked: uses.revoked,
+            returned: uses.returned,
             version: coupon.version,
             created_at: Text(coupon.created_at),
             updated_at: Text(coupon.updated_at),

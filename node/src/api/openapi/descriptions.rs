@@ -1,7 +1,7 @@
 //! What the OpenAPI document says about each operation beyond its summary, and the groups of operations.
 
 /// The groups of operations, in the order in which a new user needs them.
-pub(super) const TAGS: [(&str, &str); 4] = [
+pub(super) const TAGS: [(&str, &str); 5] = [
     (
         "coupons",
         "Administrators create coupons and change them; anyone may read them. To try it, authorize with the \
@@ -11,6 +11,12 @@ pub(super) const TAGS: [(&str, &str); 4] = [
         "issuing",
         "Users get coupons, in order of arrival, and see what they have. To try it with `auth.mode = \
          header`, authorize `user_id` with any name, like `alice`.",
+    ),
+    (
+        "using",
+        "Shops use issuances for orders: reserve at the checkout, redeem when it is paid, release or refund to \
+         give it back. At most one order has an issuance. The same step for the same order again is answered \
+         200 with `Idempotent-Replayed: true`.",
     ),
     ("cluster", "Administrators see which node owns what."),
     (
@@ -23,6 +29,7 @@ pub(super) const TAGS: [(&str, &str); 4] = [
 pub(super) fn tag(template: &str) -> &'static str {
     match template.split('/').nth(2) {
         _ if template.ends_with("/issuances") => "issuing",
+        Some("issuances") if template.matches('/').count() > 3 => "using",
         Some("issuances" | "me") => "issuing",
         Some("coupons") => "coupons",
         Some("cluster") => "cluster",
@@ -86,6 +93,35 @@ pub(super) fn operation(name: &str) -> &'static str {
         "openapi" => "Describes exactly what this node answers. Client generators read it.",
         "docs" => "Swagger UI, served by the node alone.",
         "docs_file" => "Scripts, styles and icons.",
+        _ => of_a_use(name),
+    }
+}
+
+/// Returns the description of an operation on an issuance.
+fn of_a_use(name: &str) -> &'static str {
+    match name {
+        "quote_issuance" => {
+            "With `usable` false, `code` is the code with which a reservation by a new order would be refused. A \
+             reservation fixes what a quote says, unless the coupon or its state changes in between."
+        }
+        "issuance_uses" => {
+            "Uses are only added. `by` is who asked: a key or a user, with a word before the name that says which."
+        }
+        "reserve_issuance" => {
+            "The discount is fixed, also if the coupon changes before it is redeemed. The hold lapses after \
+             `hold` seconds. The order may still redeem then, unless another one was quicker. Users may \
+             reserve what is theirs if `coupon.user_may_reserve` is set."
+        }
+        "redeem_issuance" => {
+            "`order_amount` may be absent if the order holds the issuance. A hold that began before the end of \
+             use may be redeemed after it."
+        }
+        "release_issuance" => "Users may release what is theirs if `coupon.user_may_reserve` is set.",
+        "refund_issuance" => "`issued` and `remaining` of the coupon stay what they are.",
+        "revoke_issuance" => {
+            "With `return_quantity`, another one may be issued instead: `returned` of the coupon rises. The \
+             user still counts as having it. The body may be absent."
+        }
         _ => "",
     }
 }

@@ -6,10 +6,13 @@ use serde_json::{Value, json};
 /// The user of all examples.
 pub(super) const USER: &str = "alice";
 
+/// The amount of the order in all examples.
+pub(super) const ORDER_AMOUNT: u64 = 45_000;
+
 /// Returns the example of a path's parameter.
 pub(super) fn path_parameter(template: &str) -> Value {
     match template {
-        "/v1/issuances/{id}" => json!("1-1"),
+        _ if template.starts_with("/v1/issuances/{id}") => json!("1-1"),
         "/docs/{file}" => json!("swagger-ui.css"),
         _ => json!(1),
     }
@@ -25,6 +28,10 @@ pub(super) fn request(schema: &str) -> Value {
             "min_order_amount": 30_000,
             "use_within_days": 30
         }),
+        "Reserve" => json!({"order_id": "order-1", "order_amount": ORDER_AMOUNT, "hold": 900}),
+        "Redeem" => json!({"order_id": "order-1", "order_amount": ORDER_AMOUNT}),
+        "Order" => json!({"order_id": "order-1"}),
+        "Revoke" => json!({"reason": "fraud", "return_quantity": true}),
         "PatchCoupon" => json!({"total_quantity": 600}),
         // Only services name a user.
         _ => json!({}),
@@ -39,6 +46,10 @@ pub(super) fn response(schema: &str) -> Value {
         "Issuance" => issuance(),
         "IssuancePage" => json!({"items": [issuance()], "next_cursor": null}),
         "Me" => json!({"kind": "key", "name": "admin", "role": "admin"}),
+        "Quote" => json!({
+            "order_amount": ORDER_AMOUNT, "discount": 10_000, "payable": 35_000, "usable": true
+        }),
+        "UsePage" => json!({"items": [past_use()], "next_cursor": null}),
         "Cluster" => json!({
             "node": "node-1",
             "nodes": [{
@@ -75,6 +86,10 @@ fn coupon() -> Value {
         "phase": "live",
         "issued": 17,
         "remaining": 483,
+        "reserved": 2,
+        "redeemed": 9,
+        "revoked": 0,
+        "returned": 0,
         "version": 1,
         "created_at": "2026-11-21T03:00:00.000000Z",
         "updated_at": "2026-11-21T03:00:00.000000Z"
@@ -88,8 +103,31 @@ pub(super) fn issuance() -> Value {
         "coupon_id": 1,
         "user_id": USER,
         "sequence": 1,
-        "status": "issued",
+        "status": "reserved",
+        "state": "reserved",
         "issued_at": "2026-11-27T00:00:00.012345Z",
-        "expires_at": "2026-12-27T00:00:00.012345Z"
+        "expires_at": "2026-12-27T00:00:00.012345Z",
+        "usable_until": "2026-12-27T00:00:00.012345Z",
+        "use": latest_use()
     })
+}
+
+/// Returns a use.
+pub(super) fn latest_use() -> Value {
+    json!({
+        "kind": "reserved",
+        "order_id": "order-1",
+        "order_amount": ORDER_AMOUNT,
+        "discount": 10_000,
+        "hold_until": "2026-11-28T12:15:00.000000Z",
+        "at": "2026-11-28T12:00:00.000000Z"
+    })
+}
+
+fn past_use() -> Value {
+    let mut past = latest_use();
+    past["reason"] = Value::Null;
+    past["return_quantity"] = json!(false);
+    past["by"] = json!("key:shop");
+    past
 }

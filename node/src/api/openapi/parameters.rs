@@ -51,7 +51,7 @@ pub(super) fn redirect_target() -> Header {
 /// Returns the parameter of a path, if its template has one.
 pub(super) fn path_parameter(template: &str) -> Option<Parameter> {
     let (name, schema) = match template {
-        "/v1/issuances/{id}" => (
+        _ if template.starts_with("/v1/issuances/{id}") => (
             "id",
             ObjectBuilder::new()
                 .schema_type(Type::String)
@@ -82,6 +82,9 @@ pub(super) fn parameter(operation: &str, name: &str) -> Parameter {
         ("user_issuances", "user_id") => parameter
             .required(Required::True)
             .example(Some(examples::USER.into())),
+        (_, "order_amount") => parameter
+            .required(Required::True)
+            .example(Some(examples::ORDER_AMOUNT.into())),
         _ => parameter.required(Required::False),
     }
     .build()
@@ -122,6 +125,11 @@ fn parts(name: &str) -> (ParameterIn, RefOr<Schema>, &'static str) {
             ParameterIn::Query,
             schemas::whole_number(1, actors::ids::ID_MAX).into(),
             "only issuances of this coupon",
+        ),
+        "order_amount" => (
+            ParameterIn::Query,
+            schemas::whole_number(0, actors::ids::ID_MAX).into(),
+            "the amount of an order, in the currency's smallest unit",
         ),
         "after_sequence" => (
             ParameterIn::Query,

@@ -40,6 +40,12 @@ enum Extra {
     TotalQuantity,
     Issued,
     Version,
+    Use,
+    /// A use that not everybody sees.
+    UseIfAny,
+    HoldUntil,
+    UsableUntil,
+    MinOrderAmount,
 }
 
 const fn kind(
@@ -114,6 +120,28 @@ pub(super) const KINDS: &[ProblemKind] = &[
         "total_quantity is below the number already decided",
         &[Extra::Issued],
     ),
+    kind("REVOKED", 409, "the issuance was revoked", &[]),
+    kind(
+        "REDEEMED",
+        409,
+        "the issuance was redeemed, by another order or by this one; administrators and services see the use",
+        &[Extra::UseIfAny],
+    ),
+    kind(
+        "RESERVED",
+        409,
+        "another order holds the issuance",
+        &[Extra::HoldUntil],
+    ),
+    kind("EXPIRED", 409, "past the end of use", &[Extra::UsableUntil]),
+    kind(
+        "BELOW_MINIMUM",
+        409,
+        "the order is below the smallest order of the coupon",
+        &[Extra::MinOrderAmount],
+    ),
+    kind("NOT_RESERVED", 409, "the order does not hold the issuance", &[]),
+    kind("NOT_REDEEMED", 409, "the order did not redeem the issuance", &[]),
     kind(
         "VERSION_MISMATCH",
         412,
@@ -126,6 +154,12 @@ pub(super) const KINDS: &[ProblemKind] = &[
         415,
         "the media type of the body is not JSON, or the body is compressed",
         &[],
+    ),
+    kind(
+        "ORDER_MISMATCH",
+        422,
+        "the same was done before for this order, with other figures",
+        &[Extra::Use],
     ),
     kind(
         "INVALID",
@@ -217,7 +251,7 @@ impl ProblemKind {
         }
         for field in required
             .into_iter()
-            .chain(self.extras.iter().map(|extra| extra.name()))
+            .chain(self.extras.iter().filter_map(|extra| extra.required_name()))
         {
             object = object.required(field);
         }
@@ -266,7 +300,15 @@ impl Extra {
             Self::TotalQuantity => "total_quantity",
             Self::Issued => "issued",
             Self::Version => "version",
+            Self::Use | Self::UseIfAny => "use",
+            Self::HoldUntil => "hold_until",
+            Self::UsableUntil => "usable_until",
+            Self::MinOrderAmount => "min_order_amount",
         }
+    }
+
+    fn required_name(self) -> Option<&'static str> {
+        (!matches!(self, Self::UseIfAny)).then(|| self.name())
     }
 
     fn example(self) -> Value {
@@ -278,6 +320,10 @@ impl Extra {
             Self::TotalQuantity => json!(500),
             Self::Issued => json!(17),
             Self::Version => json!(2),
+            Self::Use | Self::UseIfAny => examples::latest_use(),
+            Self::HoldUntil => json!("2026-11-28T12:15:00.000000Z"),
+            Self::UsableUntil => json!("2026-12-27T00:00:00.012345Z"),
+            Self::MinOrderAmount => json!(30_000),
         }
     }
 
@@ -285,11 +331,14 @@ impl Extra {
         match self {
             Self::Errors => Array::new(Ref::from_schema_name("FieldError")).into(),
             Self::Issuance => Ref::from_schema_name("Issuance").into(),
-            Self::StartsAt | Self::EndsAt | Self::ServerTime => ObjectBuilder::new()
-                .schema_type(Type::String)
-                .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
-                .into(),
-            Self::TotalQuantity | Self::Issued | Self::Version => ObjectBuilder::new()
+            Self::Use | Self::UseIfAny => Ref::from_schema_name("Use").into(),
+            Self::StartsAt | Self::EndsAt | Self::ServerTime | Self::HoldUntil | Self::UsableUntil => {
+                ObjectBuilder::new()
+                    .schema_type(Type::String)
+                    .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
+                    .into()
+            }
+            Self::TotalQuantity | Self::Issued | Self::Version | Self::MinOrderAmount => ObjectBuilder::new()
                 .schema_type(Type::Integer)
                 .minimum(Some(0))
                 .into(),

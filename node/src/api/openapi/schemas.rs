@@ -15,6 +15,7 @@ use crate::api::cluster::{ClusterBody, NodeBody, PlaceBody, ShardBody};
 use crate::api::coupons::{CouponBody, CreateBody, EmptyBody, PatchBody};
 use crate::api::issuances::IssuanceBody;
 use crate::api::me::MeBody;
+use crate::api::uses::{OrderBody, PastUseBody, QuoteBody, RedeemBody, ReserveBody, RevokeBody, UseBody};
 use crate::http::problem::FieldError;
 use crate::service::list::LIMIT_MAX;
 
@@ -41,6 +42,14 @@ pub(super) fn all() -> Vec<(&'static str, RefOr<Schema>)> {
         ("IssuancePage", page("Issuance")),
         ("IssueRequest", issue_request()),
         ("Me", MeBody::schema()),
+        ("Use", UseBody::schema()),
+        ("PastUse", PastUseBody::schema()),
+        ("UsePage", page("PastUse")),
+        ("Quote", QuoteBody::schema()),
+        ("Reserve", ReserveBody::schema()),
+        ("Redeem", RedeemBody::schema()),
+        ("Order", OrderBody::schema()),
+        ("Revoke", RevokeBody::schema()),
         ("Cluster", ClusterBody::schema()),
         ("Node", NodeBody::schema()),
         ("Shard", ShardBody::schema()),

@@ -1,7 +1,7 @@
 //! The table of routes. The hot route is first, because paths are compared in this order.
 
 use super::{Access, Body, Operation, Route, Success, Verb};
-use crate::api::{cluster, coupons, docs, issuances, me, openapi, operations};
+use crate::api::{cluster, coupons, docs, issuances, me, openapi, operations, uses};
 use crate::http::route_metrics::RouteMetrics;
 use crate::service::engine::Change;
 
@@ -18,6 +18,13 @@ const BODY: &[&str] = &[
 ];
 /// Problems of every operation that an owner decides.
 const OWNER: &[&str] = &["UNKNOWN_COUPON", "OWNER_MOVING", "OUTCOME_UNKNOWN"];
+
+/// Problems of every use of an issuance.
+const USE: &[&str] = &["UNKNOWN_ISSUANCE", "OWNER_MOVING", "OUTCOME_UNKNOWN"];
+/// Problems of a use if another one came before.
+const HELD: &[&str] = &["ORDER_MISMATCH", "REVOKED", "REDEEMED", "RESERVED"];
+/// Problems of a use by a new order.
+const USABLE: &[&str] = &["EXPIRED", "BELOW_MINIMUM"];
 
 const fn json(status: u16, schema: &'static str, headers: &'static [&'static str]) -> Success {
     Success {
@@ -38,7 +45,7 @@ const fn text(media_type: &'static str) -> Success {
 }
 
 /// All routes.
-pub(in crate::api) static ROUTES: [Route; 18] = [
+pub(in crate::api) static ROUTES: [Route; 25] = [
     Route {
         metrics: RouteMetrics::new("/v1/coupons/{id}/issuances"),
         operations: &[
@@ -207,6 +214,100 @@ pub(in crate::api) static ROUTES: [Route; 18] = [
         }],
     },
     Route {
+        metrics: RouteMetrics::new("/v1/issuances/{id}/quote"),
+        operations: &[Operation {
+            method: Verb::Get,
+            handler: |service, call| Box::pin(uses::quote(service, call)),
+            name: "quote_issuance",
+            summary: "Tells what a reservation for an order of this amount would take off now; stores nothing",
+            access: Access::Known,
+            parameters: &["order_amount"],
+            body: None,
+            success: json(200, "Quote", &[]),
+            problems: &[
+                &["MALFORMED", "UNAUTHENTICATED", "UNKNOWN_ISSUANCE", "INVALID"],
+                STORE,
+            ],
+        }],
+    },
+    Route {
+        metrics: RouteMetrics::new("/v1/issuances/{id}/reserve"),
+        operations: &[Operation {
+            handler: |service, call| Box::pin(uses::reserve(service, call)),
+            name: "reserve_issuance",
+            summary: "Holds an issuance for an order, and fixes the discount",
+            body: Some(Body {
+                schema: "Reserve",
+                required: true,
+            }),
+            problems: &[CREDENTIALS, USE, HELD, USABLE, BODY, STORE],
+            ..USE_OF_ISSUANCE
+        }],
+    },
+    Route {
+        metrics: RouteMetrics::new("/v1/issuances/{id}/redeem"),
+        operations: &[Operation {
+            handler: |service, call| Box::pin(uses::redeem(service, call)),
+            name: "redeem_issuance",
+            summary: "Uses an issuance for an order that is paid; without a reservation it does both at once",
+            body: Some(Body {
+                schema: "Redeem",
+                required: true,
+            }),
+            problems: &[CREDENTIALS, USE, HELD, USABLE, &["NOT_RESERVED"], BODY, STORE],
+            ..USE_OF_ISSUANCE
+        }],
+    },
+    Route {
+        metrics: RouteMetrics::new("/v1/issuances/{id}/release"),
+        operations: &[Operation {
+            handler: |service, call| Box::pin(uses::release(service, call)),
+            name: "release_issuance",
+            summary: "Gives an issuance back that the order holds",
+            problems: &[CREDENTIALS, USE, HELD, &["NOT_RESERVED"], BODY, STORE],
+            ..USE_OF_ISSUANCE
+        }],
+    },
+    Route {
+        metrics: RouteMetrics::new("/v1/issuances/{id}/refund"),
+        operations: &[Operation {
+            handler: |service, call| Box::pin(uses::refund(service, call)),
+            name: "refund_issuance",
+            summary: "Makes an issuance usable again that the order has redeemed",
+            problems: &[CREDENTIALS, USE, HELD, &["NOT_REDEEMED"], BODY, STORE],
+            ..USE_OF_ISSUANCE
+        }],
+    },
+    Route {
+        metrics: RouteMetrics::new("/v1/issuances/{id}/revoke"),
+        operations: &[Operation {
+            handler: |service, call| Box::pin(uses::revoke(service, call)),
+            name: "revoke_issuance",
+            summary: "Takes an issuance away for ever, and may give it back to the quantity",
+            access: Access::Admin,
+            body: Some(Body {
+                schema: "Revoke",
+                required: false,
+            }),
+            problems: &[CREDENTIALS, USE, HELD, BODY, STORE],
+            ..USE_OF_ISSUANCE
+        }],
+    },
+    Route {
+        metrics: RouteMetrics::new("/v1/issuances/{id}/uses"),
+        operations: &[Operation {
+            method: Verb::Get,
+            handler: |service, call| Box::pin(uses::list(service, call)),
+            name: "issuance_uses",
+            summary: "Lists what became of an issuance, oldest first",
+            access: Access::ReaderOrService,
+            parameters: &["limit", "cursor"],
+            body: None,
+            success: json(200, "UsePage", &[]),
+            problems: &[CREDENTIALS, &["UNKNOWN_ISSUANCE", "INVALID"], STORE],
+        }],
+    },
+    Route {
         metrics: RouteMetrics::new("/v1/coupons/{id}/pause"),
         operations: &[Operation {
             handler: |service, call| Box::pin(coupons::change_status(service, call, Change::Pause)),
@@ -339,6 +440,22 @@ const STATUS_CHANGE: Operation = Operation {
     }),
     success: json(200, "Coupon", &["ETag", "Idempotent-Replayed"]),
     problems: &[CREDENTIALS, OWNER, &["CLOSED", "VERSION_MISMATCH"], BODY, STORE],
+};
+
+/// Common fields of all uses of an issuance.
+const USE_OF_ISSUANCE: Operation = Operation {
+    method: Verb::Post,
+    handler: |service, call| Box::pin(uses::release(service, call)),
+    name: "",
+    summary: "",
+    access: Access::AdminOrService,
+    parameters: &[],
+    body: Some(Body {
+        schema: "Order",
+        required: true,
+    }),
+    success: json(200, "Issuance", &["Idempotent-Replayed"]),
+    problems: &[],
 };
 
 /// Common fields of operations without credentials and parameters.

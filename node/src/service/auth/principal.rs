@@ -1,6 +1,6 @@
 //! The principal of a request, and what it may do.
 
-use actors::ids::UserId;
+use actors::ids::{Author, UserId};
 
 use super::key_ring::KeyName;
 use super::{MissingCredentials, Role, TokenRefusal};
@@ -60,6 +60,30 @@ impl Principal {
             self.role.changes(),
             "only administrators and operators may do this",
         )
+    }
+
+    /// Fails unless the principal may use issuances of others.
+    pub(crate) fn require_use(&self) -> Result<(), Error> {
+        self.require(
+            self.role.uses(),
+            "only administrators, operators and services may do this",
+        )
+    }
+
+    /// True if the principal may use issuances of others.
+    pub(crate) fn may_use(&self) -> bool {
+        self.role.uses()
+    }
+
+    /// Returns the principal as it is stored with what it asked for.
+    pub(crate) fn author(&self) -> Author {
+        let text = match self.require_known() {
+            Ok((Kind::Key, name)) => format!("key:{name}"),
+            Ok((Kind::User, name)) => format!("user:{name}"),
+            Err(_) => return Author::unknown(),
+        };
+        // Names are visible ASCII, and short enough.
+        Author::parse(&text).unwrap_or_else(|_| Author::unknown())
     }
 
     /// Fails unless the principal may read everything: an administrator, an operator or a viewer.

@@ -45,6 +45,11 @@ impl Role {
         matches!(self, Self::Admin | Self::Operator)
     }
 
+    /// True if the role uses issuances of others.
+    pub(crate) const fn uses(self) -> bool {
+        matches!(self, Self::Admin | Self::Operator | Self::Service)
+    }
+
     /// True if the role reads everything.
     pub(crate) const fn reads(self) -> bool {
         matches!(self, Self::Admin | Self::Operator | Self::Viewer)

@@ -29,11 +29,16 @@ const ROW_BYTES: usize = 128;
 /// Number of bytes around the rows.
 const FRAME_BYTES: usize = 768;
 
+/// How many issuances of the coupon were given back to its quantity. It is read only if the quantity alone does
+/// not allow a portion.
+const RETURNED: &str = "COALESCE((SELECT u.returned FROM uses AS u FORCE INDEX FOR ORDER BY (PRIMARY)
+    WHERE u.coupon_id = c.id ORDER BY u.coupon_id DESC, u.use_sequence DESC LIMIT 1), 0)";
+
 /// Returns the statement that stores portions of issuances.
 ///
 /// # Errors
 ///
-/// If one of the portions holds a change.
+/// If one of the portions holds other entries.
 pub fn statement(dialect: Dialect, portions: &[Portion]) -> Result<String> {
     let portions: Vec<_> = portions
         .iter()
@@ -53,10 +58,13 @@ pub fn statement(dialect: Dialect, portions: &[Portion]) -> Result<String> {
 fn issuances_of(portion: &Portion) -> Result<&[Issuance]> {
     match &portion.run {
         CouponRun::Issuances(issuances) => Ok(issuances),
-        CouponRun::Change(_) => Err(StoreError::Unreadable(
-            "a batch holds a change beside other entries".to_owned(),
-        )),
+        CouponRun::Uses(_) | CouponRun::Change(_) => Err(mixed_up()),
     }
+}
+
+/// Returns the error for entries of different sorts in one batch.
+pub(super) fn mixed_up() -> StoreError {
+    StoreError::Unreadable("a batch holds entries of different sorts".to_owned())
 }
 
 /// What all rows of a batch have in common.
@@ -155,7 +163,8 @@ fn push_one(
 SELECT c.id, {selected}
   FROM shards AS s FORCE INDEX (PRIMARY)
   STRAIGHT_JOIN coupons AS c FORCE INDEX (PRIMARY)
-    ON c.id = {coupon} AND (c.total_quantity IS NULL OR {last} <= c.total_quantity)
+    ON c.id = {coupon}
+   AND (c.total_quantity IS NULL OR {last} <= c.total_quantity OR {last} <= c.total_quantity + {RETURNED})
    AND ({nth_max} <= c.per_user_limit OR c.no_user_limit)
   STRAIGHT_JOIN v
  WHERE s.shard_id = {shard} AND s.epoch = {epoch} AND s.owner = {owner}"
@@ -203,7 +212,8 @@ SELECT v.c, {selected}
   FROM v
   STRAIGHT_JOIN shards AS s FORCE INDEX (PRIMARY) ON s.shard_id = v.s AND s.epoch = v.e AND s.owner = {owner}
   STRAIGHT_JOIN coupons AS c FORCE INDEX (PRIMARY)
-    ON c.id = v.c AND (c.total_quantity IS NULL OR v.l <= c.total_quantity)
+    ON c.id = v.c
+   AND (c.total_quantity IS NULL OR v.l <= c.total_quantity OR v.l <= c.total_quantity + {RETURNED})
    AND ({nth_max} <= c.per_user_limit OR c.no_user_limit)"
     )
 }

@@ -14,7 +14,8 @@ use crate::coupon::CouponKind;
 use crate::coupon::entry::{CouponChange, CouponRun};
 use crate::coupon::ids::CouponId;
 use crate::coupon::offer::Issuance;
-use crate::coupon::rows::columns::{self as rows, issuance_columns};
+use crate::coupon::rows::columns::{self as rows, issuance_columns, use_columns};
+use crate::coupon::uses::Use;
 use crate::store::batch::{FoundRows, Portion};
 use crate::store::columns::{integer, number};
 use crate::store::mysql::dialect::Dialect;
@@ -30,7 +31,7 @@ pub(crate) async fn read_back(
 ) -> Result<Vec<FoundRows>> {
     let issuances = portions.iter().filter_map(|portion| match &portion.run {
         CouponRun::Issuances(issuances) => Some((portion.id, &issuances[..])),
-        CouponRun::Change(_) => None,
+        CouponRun::Uses(_) | CouponRun::Change(_) => None,
     });
     let issuances: Vec<(CouponId, &[Issuance])> = issuances.collect();
     let mut stored = stored(connection, dialect, &issuances).await?;
@@ -38,25 +39,70 @@ pub(crate) async fn read_back(
         .into_iter()
         .filter(|(coupon, _)| !stored.contains_key(&coupon.get()));
     let displaced = displaced(connection, dialect, &absent.collect::<Vec<_>>()).await?;
+    let mut stored_uses = stored_uses(connection, dialect, portions).await?;
     let mut found = Vec::with_capacity(portions.len());
     for Portion { id, run, .. } in portions {
         found.push(match (run, stored.remove(&id.get())) {
             (CouponRun::Change(change), _) => read_back_change(connection, change).await?,
+            (CouponRun::Uses(sent), _) => match stored_uses.remove(&id.get()) {
+                Some(rows) => same(rows, sent),
+                None => FoundRows::Absent,
+            },
             // An unreadable row concerns this coupon alone, and must not hold up other coupons.
-            (CouponRun::Issuances(sent), Some(rows)) => {
-                let rows = rows.into_iter().collect::<Result<Vec<_>>>();
-                let is_same = rows.is_ok_and(|rows| rows[..] == sent[..]);
-                if is_same {
-                    FoundRows::Stored
-                } else {
-                    FoundRows::Different
-                }
-            }
+            (CouponRun::Issuances(sent), Some(rows)) => same(rows, sent),
             (CouponRun::Issuances(_), None) if displaced.contains(&id.get()) => FoundRows::Different,
             (CouponRun::Issuances(_), None) => FoundRows::Absent,
         });
     }
     Ok(found)
+}
+
+/// Returns whether the rows in the places of these entries are these entries.
+fn same<T: PartialEq>(rows: Vec<Result<T>>, sent: &[T]) -> FoundRows {
+    let rows = rows.into_iter().collect::<Result<Vec<_>>>();
+    if rows.is_ok_and(|rows| rows[..] == sent[..]) {
+        FoundRows::Stored
+    } else {
+        FoundRows::Different
+    }
+}
+
+/// Returns the uses that are stored with the numbers of these portions, by coupon and in order.
+async fn stored_uses(
+    connection: &mut MySqlConnection,
+    dialect: Dialect,
+    portions: &[Portion<CouponKind>],
+) -> Result<HashMap<u64, Vec<Result<Use>>>> {
+    let (mut places, mut stored) = (String::new(), HashMap::new());
+    for portion in portions {
+        let CouponRun::Uses(uses) = &portion.run else {
+            continue;
+        };
+        for made in uses.iter() {
+            places.push_str(if places.is_empty() { "" } else { "," });
+            write!(places, "{}({},{})", dialect.row(), portion.id, made.number)
+                .map_err(|error| StoreError::Unreadable(error.to_string()))?;
+        }
+    }
+    if places.is_empty() {
+        return Ok(stored);
+    }
+    let statement = format!(
+        "WITH v (c, q) AS (VALUES {places}) SELECT {} FROM v STRAIGHT_JOIN uses FORCE INDEX (PRIMARY)
+             ON coupon_id = v.c AND use_sequence = v.q ORDER BY coupon_id, use_sequence",
+        use_columns!()
+    );
+    for row in sqlx::raw_sql(AssertSqlSafe(statement))
+        .fetch_all(connection)
+        .await
+        .map_err(on_read)?
+    {
+        stored
+            .entry(number(&row, "coupon_id")?)
+            .or_insert_with(Vec::new)
+            .push(rows::used(&row));
+    }
+    Ok(stored)
 }
 
 /// Returns the issuances that are stored with these sequences, by coupon and in order.

@@ -8,7 +8,7 @@ use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::offer::{Coupon, CouponView, Issuance};
 use crate::coupon::rows::columns::{
     self as rows, coupon_columns, coupon_range, discount_columns, issuance_columns, limit_columns,
-    metadata_column,
+    metadata_column, use_counts_column,
 };
 use crate::coupon::rows::search::{SearchDialect, Statement, Value};
 use crate::coupon::rows::{CouponPage, CouponQuery, Created, NewCoupon, UserCursor};
@@ -24,7 +24,8 @@ macro_rules! view_columns {
         concat!(
             coupon_columns!(),
             ", (SELECT i.sequence FROM issuances AS i FORCE INDEX FOR ORDER BY (PRIMARY)
-                 WHERE i.coupon_id = c.id ORDER BY i.coupon_id DESC, i.sequence DESC LIMIT 1) AS issued"
+                 WHERE i.coupon_id = c.id ORDER BY i.coupon_id DESC, i.sequence DESC LIMIT 1) AS issued, ",
+            use_counts_column!("FORCE INDEX FOR ORDER BY (PRIMARY)")
         )
     };
 }
@@ -51,7 +52,9 @@ const SEARCH: SearchDialect = SearchDialect {
     join: "STRAIGHT_JOIN coupons AS c FORCE INDEX (PRIMARY)",
     columns: view_columns!(),
     last_issuance: "(SELECT i.sequence FROM issuances AS i FORCE INDEX (PRIMARY) \
-                    WHERE i.coupon_id = c.id AND i.sequence = c.total_quantity)",
+                    WHERE i.coupon_id = c.id AND i.sequence = c.total_quantity + COALESCE(\
+                        (SELECT u.returned FROM uses AS u FORCE INDEX FOR ORDER BY (PRIMARY) \
+                          WHERE u.coupon_id = c.id ORDER BY u.coupon_id DESC, u.use_sequence DESC LIMIT 1), 0))",
     title: "LOCATE(LOWER(?), LOWER(c.title)) > 0",
 };
 
@@ -265,6 +268,7 @@ fn view(row: &MySqlRow) -> Result<CouponView> {
         .optional_integer("issued")?
         .map_or(Ok(0), |issued| readable(u64::try_from(issued).ok(), "issued"))?;
     Ok(CouponView {
+        uses: rows::use_counts(row)?,
         coupon: rows::coupon(row)?,
         issued: Sequence::new(issued),
     })

@@ -21,10 +21,12 @@ UPDATE shards AS s FORCE INDEX (PRIMARY)
  WHERE s.shard_id = ? AND s.epoch = ? AND s.owner = ?
    AND c.version = ?
    AND (? IS NULL
-        OR ? >= GREATEST(?, COALESCE((SELECT MAX(sequence) FROM issuances WHERE coupon_id = ?), 0)))";
+        OR ? + ? >= GREATEST(?, COALESCE((SELECT MAX(sequence) FROM issuances WHERE coupon_id = ?), 0)))
+   AND ? = COALESCE((SELECT u.returned FROM uses AS u FORCE INDEX FOR ORDER BY (PRIMARY)
+                      WHERE u.coupon_id = ? ORDER BY u.coupon_id DESC, u.use_sequence DESC LIMIT 1), 0)";
 
-/// Executes a statement that [`statement`](super::insert::statement) made. Returns how many rows it stored.
-pub(crate) async fn issuances(connection: &mut MySqlConnection, statement: String) -> Result<u64> {
+/// Executes a statement that stores issuances or uses. Returns how many rows it stored.
+pub(crate) async fn execute(connection: &mut MySqlConnection, statement: String) -> Result<u64> {
     let stored = sqlx::raw_sql(AssertSqlSafe(statement))
         .execute(connection)
         .await
@@ -67,7 +69,10 @@ pub(crate) async fn change(
         .bind(integer(change.from_version))
         .bind(quantity)
         .bind(quantity)
+        .bind(integer(change.returned))
         .bind(integer(change.issued.get()))
+        .bind(id)
+        .bind(integer(change.returned))
         .bind(id)
         .execute(connection)
         .await

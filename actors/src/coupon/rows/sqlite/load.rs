@@ -1,5 +1,7 @@
-//! Loads a coupon and, in pages, its issuances. There may be a million issuances. SQLite joins each page into
+//! Loads a coupon and, in pages, its issuances and their uses. There may be a million issuances. SQLite joins each page into
 //! one text, because returning each row by itself costs a switch between threads.
+
+use std::fmt::Display;
 
 use sqlx::{Row, SqliteConnection};
 
@@ -7,7 +9,9 @@ use crate::coupon::ids::{CouponId, Sequence};
 use crate::coupon::issued::LoadedIssuance;
 use crate::coupon::ledger::CouponHead;
 use crate::coupon::rows::columns::{self as rows, coupon_columns, head_columns};
-use crate::coupon::tail::Tail;
+use crate::coupon::tail::{Tail, TailCursor};
+use crate::coupon::uses::latest::LoadedUse;
+use crate::coupon::uses::{Figures, UseKind, UseNumber};
 use crate::store::columns::{integer, readable};
 use crate::store::sqlite::error::on_read;
 use crate::store::{Result, StoreError};
@@ -26,6 +30,18 @@ SELECT count(*) AS row_count, group_concat(line, char(10)) AS lines
          ORDER BY sequence
          LIMIT ?3)";
 
+/// One line for each row. A value that may be NULL has a sign before it. Orders contain neither spaces nor line
+/// breaks.
+const USES_PAGE: &str = "
+SELECT count(*) AS row_count, group_concat(line, char(10)) AS lines
+  FROM (SELECT concat_ws(' ', use_sequence, sequence, kind, returns, used_at,
+                         coalesce('=' || order_amount, '-'), coalesce('=' || discount, '-'),
+                         coalesce('=' || hold_until, '-'), coalesce('=' || order_id, '-')) AS line
+          FROM uses
+         WHERE coupon_id = ?1 AND use_sequence > ?2
+         ORDER BY use_sequence
+         LIMIT ?3)";
+
 /// The coupon's own row, with what only its owner needs.
 pub(crate) const HEAD: &str = concat!("SELECT ", head_columns!(), " FROM coupons AS c WHERE c.id = ?1");
 
@@ -39,50 +55,109 @@ pub(crate) async fn head(connection: &mut SqliteConnection, id: CouponId) -> Res
     row.as_ref().map(rows::head).transpose()
 }
 
-/// The rows of one page.
+/// The rows of one page: of issuances, or of uses.
 pub struct Page {
+    from: TailCursor,
     row_count: u32,
     lines: String,
 }
 
-/// Reads the page after a sequence.
+/// Reads the page at a place.
 pub(crate) async fn page(
     connection: &mut SqliteConnection,
     coupon: CouponId,
-    after: Sequence,
+    from: TailCursor,
 ) -> Result<Page> {
-    let row = sqlx::query(PAGE)
+    let (statement, after) = match from.issuances_after {
+        Some(after) => (PAGE, after.get()),
+        None => (USES_PAGE, from.uses_after.get()),
+    };
+    let row = sqlx::query(statement)
         .bind(integer(coupon.get()))
-        .bind(integer(after.get()))
+        .bind(integer(after))
         .bind(PAGE_ROWS)
         .fetch_one(connection)
         .await
         .map_err(on_read)?;
     let lines: Option<String> = row.try_get("lines").map_err(on_read)?;
     Ok(Page {
+        from,
         row_count: row.try_get("row_count").map_err(on_read)?,
         lines: lines.unwrap_or_default(),
     })
 }
 
 impl Page {
-    /// Hands the rows to the tail. If there may be another page, returns the sequence after which it begins.
-    pub(crate) fn feed(&self, tail: &mut Tail) -> Result<Option<Sequence>> {
+    /// Hands the rows to the tail. If there may be another page, returns where it begins.
+    pub(crate) fn feed(&self, tail: &mut Tail) -> Result<Option<TailCursor>> {
         let coupon = tail.coupon();
-        let unreadable = |error| StoreError::Unreadable(format!("coupon {coupon}: {error}"));
-        let mut last = Sequence::NONE;
+        let unreadable = |error: &dyn Display| StoreError::Unreadable(format!("coupon {coupon}: {error}"));
+        let mut last = 0;
         for line in self.lines.lines() {
-            let issuance = readable(parse(line), "issuances")?;
+            let place = if self.from.issuances_after.is_some() {
+                let issuance = readable(parse(line), "issuances")?;
+                tail.take(&issuance).map_err(|error| unreadable(&error))?;
+                issuance.sequence.get()
+            } else {
+                let used = readable(parse_use(line), "uses")?;
+                tail.take_use(&used).map_err(|error| unreadable(&error))?;
+                used.number.get()
+            };
             // SQLite does not promise to join the lines in the order in which it read them.
-            if issuance.sequence <= last {
-                let why = format!("issuances came out of order after {last}");
+            if place <= last {
+                let why = format!("rows came out of order after {last}");
                 return Err(StoreError::Unreadable(why));
             }
-            last = issuance.sequence;
-            tail.take(&issuance).map_err(unreadable)?;
+            last = place;
         }
-        Ok((self.row_count == PAGE_ROWS).then_some(last))
+        let is_full = self.row_count == PAGE_ROWS;
+        Ok(match self.from.issuances_after {
+            Some(_) => Some(TailCursor {
+                issuances_after: is_full.then_some(Sequence::new(last)),
+                ..self.from
+            }),
+            None => is_full.then_some(TailCursor {
+                uses_after: UseNumber::new(last),
+                ..self.from
+            }),
+        })
     }
+}
+
+fn parse_use(line: &str) -> Option<LoadedUse<'_>> {
+    /// Reads what follows the sign; `-` alone stands for NULL.
+    fn maybe<T>(field: &str, read: impl Fn(&str) -> Option<T>) -> Option<Option<T>> {
+        match field.strip_prefix('=') {
+            Some(field) => read(field).map(Some),
+            None => (field == "-").then_some(None),
+        }
+    }
+    let time = |micros: &str| Timestamp::from_micros(micros.parse().ok()?);
+    let mut fields = line.split(' ');
+    let mut next = || fields.next();
+    let (number, sequence) = (next()?.parse().ok()?, next()?.parse().ok()?);
+    let kind = UseKind::parse(next()?)?;
+    let (returns, at) = (next()?, time(next()?)?);
+    let amount = maybe(next()?, |amount| amount.parse().ok())?;
+    let discount = maybe(next()?, |discount| discount.parse().ok())?;
+    let hold_until = maybe(next()?, time)?;
+    let order = match next()? {
+        "-" => None,
+        order => Some(order.strip_prefix('=')?),
+    };
+    let used = LoadedUse {
+        number: UseNumber::new(number),
+        sequence: Sequence::new(sequence),
+        kind,
+        order,
+        figures: amount
+            .zip(discount)
+            .map(|(amount, discount)| Figures { amount, discount }),
+        hold_until,
+        returns: returns != "0",
+        at,
+    };
+    fields.next().is_none().then_some(used)
 }
 
 fn parse(line: &str) -> Option<LoadedIssuance<'_>> {

@@ -7,7 +7,8 @@ use super::write::portions_json;
 use crate::coupon::CouponKind;
 use crate::coupon::entry::{CouponChange, CouponRun};
 use crate::coupon::offer::Issuance;
-use crate::coupon::rows::columns::{self as rows, issuance_columns};
+use crate::coupon::rows::columns::{self as rows, issuance_columns, use_columns};
+use crate::coupon::uses::Use;
 use crate::store::Result;
 use crate::store::batch::{FoundRows, Portion};
 use crate::store::columns::integer;
@@ -17,6 +18,12 @@ const ROWS: &str = concat!(
     "SELECT ",
     issuance_columns!(),
     " FROM issuances WHERE coupon_id = ?1 AND sequence BETWEEN ?2 AND ?3 ORDER BY sequence"
+);
+
+const USES: &str = concat!(
+    "SELECT ",
+    use_columns!(),
+    " FROM uses WHERE coupon_id = ?1 AND use_sequence BETWEEN ?2 AND ?3 ORDER BY use_sequence"
 );
 
 /// `?1` is the [`portions_json`] of one portion.
@@ -34,6 +41,7 @@ pub(crate) async fn read_back(
 ) -> Result<FoundRows> {
     match &portion.run {
         CouponRun::Issuances(issuances) => read_back_issuances(connection, portion, issuances).await,
+        CouponRun::Uses(uses) => read_back_uses(connection, uses).await,
         CouponRun::Change(change) => read_back_change(connection, change).await,
     }
 }
@@ -74,6 +82,26 @@ async fn read_back_issuances(
         FoundRows::Different
     } else {
         FoundRows::Absent
+    })
+}
+
+async fn read_back_uses(connection: &mut SqliteConnection, uses: &[Use]) -> Result<FoundRows> {
+    let number = |made: Option<&Use>| made.map_or(0, |made| integer(made.number.get()));
+    let stored = sqlx::query(USES)
+        .bind(uses.first().map(|made| integer(made.coupon.get())))
+        .bind(number(uses.first()))
+        .bind(number(uses.last()))
+        .fetch_all(connection)
+        .await
+        .map_err(on_read)?;
+    if stored.is_empty() {
+        return Ok(FoundRows::Absent);
+    }
+    let stored = stored.iter().map(rows::used).collect::<Result<Vec<_>>>();
+    Ok(if stored.is_ok_and(|stored| stored == uses) {
+        FoundRows::Stored
+    } else {
+        FoundRows::Different
     })
 }
 

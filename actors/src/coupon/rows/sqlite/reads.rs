@@ -8,7 +8,7 @@ use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::offer::{Coupon, CouponView, Issuance};
 use crate::coupon::rows::columns::{
     self as rows, coupon_columns, coupon_range, discount_columns, issuance_columns, limit_columns,
-    metadata_column,
+    metadata_column, use_counts_column,
 };
 use crate::coupon::rows::search::{SearchDialect, Statement, Value};
 use crate::coupon::rows::{CouponPage, CouponQuery, Created, NewCoupon, UserCursor};
@@ -22,7 +22,8 @@ macro_rules! view_columns {
     () => {
         concat!(
             coupon_columns!(),
-            ", coalesce((SELECT max(sequence) FROM issuances WHERE coupon_id = c.id), 0) AS issued"
+            ", coalesce((SELECT max(sequence) FROM issuances WHERE coupon_id = c.id), 0) AS issued, ",
+            use_counts_column!("")
         )
     };
 }
@@ -49,7 +50,9 @@ const SEARCH: SearchDialect = SearchDialect {
     // SQLite reads the tables of a CROSS JOIN in this order.
     join: "CROSS JOIN coupons AS c",
     columns: view_columns!(),
-    last_issuance: "(SELECT sequence FROM issuances WHERE coupon_id = c.id AND sequence = c.total_quantity)",
+    last_issuance: "(SELECT sequence FROM issuances WHERE coupon_id = c.id AND sequence = c.total_quantity + \
+                    coalesce((SELECT u.returned FROM uses AS u WHERE u.coupon_id = c.id \
+                               ORDER BY u.use_sequence DESC LIMIT 1), 0))",
     title: "instr(lower(c.title), lower(?)) > 0",
 };
 
@@ -246,6 +249,7 @@ pub(crate) async fn issuances_of_coupon(
 
 fn view(row: &SqliteRow) -> Result<CouponView> {
     Ok(CouponView {
+        uses: rows::use_counts(row)?,
         coupon: rows::coupon(row)?,
         issued: Sequence::new(number(row, "issued")?),
     })

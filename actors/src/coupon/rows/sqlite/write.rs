@@ -28,7 +28,10 @@ SELECT c.id, row.value ->> 0, row.value ->> 1, row.value ->> 2, row.value ->> 3,
     ON s.shard_id = portion.value ->> 0 AND s.epoch = portion.value ->> 1 AND s.owner = portion.value ->> 2
  CROSS JOIN coupons AS c
     ON c.id = portion.value ->> 3
-   AND (c.total_quantity IS NULL OR portion.value ->> 4 <= c.total_quantity)
+   AND (c.total_quantity IS NULL
+        OR portion.value ->> 4 <= c.total_quantity
+        OR portion.value ->> 4 <= c.total_quantity
+           + coalesce((SELECT returned FROM uses WHERE coupon_id = c.id ORDER BY use_sequence DESC LIMIT 1), 0))
    AND (portion.value ->> 5 <= c.per_user_limit OR c.no_user_limit)
  CROSS JOIN jsonb_each(portion.value, '$[6]') AS row";
 
@@ -41,7 +44,8 @@ UPDATE coupons
    AND version = ?18
    AND EXISTS (SELECT 1 FROM shards WHERE shard_id = ?13 AND epoch = ?14 AND owner = ?15)
    AND (?5 IS NULL
-        OR ?5 >= max(?16, coalesce((SELECT max(sequence) FROM issuances WHERE coupon_id = ?12), 0)))";
+        OR ?5 + ?24 >= max(?16, coalesce((SELECT max(sequence) FROM issuances WHERE coupon_id = ?12), 0)))
+   AND ?24 = coalesce((SELECT returned FROM uses WHERE coupon_id = ?12 ORDER BY use_sequence DESC LIMIT 1), 0)";
 
 /// Stores the issuances of portions given as [`portions_json`]. Returns how many rows it stored.
 pub(crate) async fn issuances(connection: &mut SqliteConnection, portions_json: String) -> Result<u64> {
@@ -88,6 +92,7 @@ pub(crate) async fn change(
         .bind(offer.max_discount.map(integer))
         .bind(offer.use_until.map(|time| time.as_micros()))
         .bind(&offer.time_zone)
+        .bind(integer(change.returned))
         .execute(connection)
         .await
         .map_err(on_write)?;
@@ -104,9 +109,7 @@ pub(crate) fn portions_json(portions: &[Portion]) -> Result<String> {
     let mut json = String::with_capacity(rows * ROW_BYTES + portions.len() * ROW_BYTES);
     for portion in portions {
         let CouponRun::Issuances(issuances) = &portion.run else {
-            return Err(StoreError::Unreadable(
-                "a batch holds a change beside other entries".to_owned(),
-            ));
+            return Err(mixed_up());
         };
         json.push(if json.is_empty() { '[' } else { ',' });
         push_portion(&mut json, portion, issuances)
@@ -114,6 +117,11 @@ pub(crate) fn portions_json(portions: &[Portion]) -> Result<String> {
     }
     json.push(']');
     Ok(json)
+}
+
+/// Returns the error for entries of different sorts in one batch.
+pub(super) fn mixed_up() -> StoreError {
+    StoreError::Unreadable("a batch holds entries of different sorts".to_owned())
 }
 
 fn push_portion(json: &mut String, portion: &Portion, issuances: &[Issuance]) -> std::fmt::Result {
@@ -150,7 +158,7 @@ fn push_portion(json: &mut String, portion: &Portion, issuances: &[Issuance]) ->
 }
 
 /// Writes visible ASCII as part of a JSON string: only two of its characters must be escaped.
-fn push_escaped(json: &mut String, text: &str) {
+pub(super) fn push_escaped(json: &mut String, text: &str) {
     if !text.contains(['"', '\\']) {
         return json.push_str(text);
     }

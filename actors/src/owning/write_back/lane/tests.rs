@@ -116,7 +116,7 @@ impl Model {
 fn issuances(portion: &Portion) -> &[Issuance] {
     match &portion.run {
         CouponRun::Issuances(issuances) => issuances,
-        CouponRun::Change(_) => unreachable!("no changes here"),
+        CouponRun::Uses(_) | CouponRun::Change(_) => unreachable!("no other entries here"),
     }
 }
 

@@ -20,3 +20,27 @@ SET @statement = IF(
 PREPARE statement FROM @statement;
 EXECUTE statement;
 DEALLOCATE PREPARE statement;
+
+-- What became of issuances: rows are only added, dense in each coupon. A row has the counts of its coupon after it, so that the last one tells
+-- them: how many issuances are reserved, redeemed and revoked, and how many were given back to the quantity.
+CREATE TABLE IF NOT EXISTS uses (
+    coupon_id     BIGINT       NOT NULL,
+    use_sequence  BIGINT       NOT NULL CHECK (use_sequence >= 1),
+    sequence      BIGINT       NOT NULL CHECK (sequence >= 1),
+    kind          VARCHAR(8)   NOT NULL CHECK (kind IN ('reserved', 'redeemed', 'released', 'refunded', 'revoked')),
+    order_id      VARCHAR(64),
+    order_amount  BIGINT,
+    discount      BIGINT,
+    hold_until    BIGINT,
+    returns       TINYINT      NOT NULL,
+    reason        TEXT         CHARACTER SET utf8mb4 COLLATE utf8mb4_bin,
+    author        VARCHAR(144) NOT NULL,
+    used_at       BIGINT       NOT NULL,
+    reserved      BIGINT       NOT NULL,
+    redeemed      BIGINT       NOT NULL,
+    revoked       BIGINT       NOT NULL,
+    returned      BIGINT       NOT NULL,
+    PRIMARY KEY (coupon_id, use_sequence),
+    -- Finds what became of one issuance.
+    KEY by_issuance (coupon_id, sequence, use_sequence)
+) ENGINE = InnoDB DEFAULT CHARACTER SET ascii COLLATE ascii_bin;

@@ -7,3 +7,27 @@ ALTER TABLE coupons ADD COLUMN max_discount INTEGER;
 ALTER TABLE coupons ADD COLUMN use_until INTEGER;
 ALTER TABLE coupons ADD COLUMN time_zone TEXT;
 ALTER TABLE coupons ADD COLUMN no_user_limit INTEGER NOT NULL DEFAULT 0;
+
+-- What became of issuances: rows are only added, dense in each coupon. A row has the counts of its coupon after it, so that the last one tells
+-- them: how many issuances are reserved, redeemed and revoked, and how many were given back to the quantity.
+CREATE TABLE uses (
+    coupon_id     INTEGER NOT NULL,
+    use_sequence  INTEGER NOT NULL CHECK (use_sequence >= 1),
+    sequence      INTEGER NOT NULL CHECK (sequence >= 1),
+    kind          TEXT    NOT NULL CHECK (kind IN ('reserved', 'redeemed', 'released', 'refunded', 'revoked')),
+    order_id      TEXT,
+    order_amount  INTEGER,
+    discount      INTEGER,
+    hold_until    INTEGER,
+    returns       INTEGER NOT NULL,
+    reason        TEXT,
+    author        TEXT    NOT NULL,
+    used_at       INTEGER NOT NULL,
+    reserved      INTEGER NOT NULL,
+    redeemed      INTEGER NOT NULL,
+    revoked       INTEGER NOT NULL,
+    returned      INTEGER NOT NULL,
+    PRIMARY KEY (coupon_id, use_sequence)
+) STRICT, WITHOUT ROWID;
+-- Finds what became of one issuance. The key of a row ends its entry.
+CREATE INDEX by_issuance ON uses (coupon_id, sequence);

@@ -1,0 +1,371 @@
+//! `/v1/issuances/{id}/…`: uses an issuance for an order.
+
+use actors::coupon::ids::IssuanceId;
+use actors::coupon::offer::AMOUNT_MAX;
+use actors::coupon::uses::decide::{HOLD_SECONDS_MAX, HOLD_SECONDS_MIN, Quote, Step, UseRefusal};
+use actors::coupon::uses::{LatestUse, REASON_CHARS_MAX, Use, UseNumber};
+use actors::ids::{OrderId, UserId};
+use actors::time::{self, Timestamp};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::issuances::{IssuanceBody, issuance_id};
+use super::list::{PageBody, cursor, limit};
+use super::{Answer, principal, set_replayed};
+use crate::http::call::Call;
+use crate::http::json::{self, Checked, Text};
+use crate::http::problem::{FieldError, RequestError};
+use crate::http::query::Query;
+use crate::service::auth::Principal;
+use crate::service::list::whole_number;
+use crate::service::{self, Service};
+
+/// How long an issuance is held if a request does not say so.
+const HOLD_SECONDS_DEFAULT: u32 = 900;
+
+/// A use in a response.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Use)]
+pub(super) struct UseBody<'a> {
+    #[schema(pattern = "^(reserved|redeemed|released|refunded|revoked)$")]
+    kind: &'static str,
+    #[schema(required, pattern = "^[!-~]{1,64}$")]
+    order_id: Option<&'a str>,
+    #[schema(required, minimum = 0, maximum = 9_007_199_254_740_991_usize)]
+    order_amount: Option<u64>,
+    #[schema(required, minimum = 0, maximum = 9_007_199_254_740_991_usize)]
+    discount: Option<u64>,
+    /// When the hold lapses; null unless it is a reservation.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    hold_until: Option<Text<Timestamp>>,
+    #[schema(value_type = String, format = DateTime)]
+    at: Text<Timestamp>,
+}
+
+impl<'a> From<&'a LatestUse> for UseBody<'a> {
+    fn from(shown: &'a LatestUse) -> Self {
+        Self {
+            kind: shown.kind.as_str(),
+            order_id: shown.order.as_ref().map(OrderId::as_str),
+            order_amount: shown.figures.map(|figures| figures.amount),
+            discount: shown.figures.map(|figures| figures.discount),
+            hold_until: shown.hold_until.map(Text),
+            at: Text(shown.at),
+        }
+    }
+}
+
+/// A use in the history of an issuance.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct PastUseBody<'a> {
+    #[schema(pattern = "^(reserved|redeemed|released|refunded|revoked)$")]
+    kind: &'static str,
+    #[schema(required, pattern = "^[!-~]{1,64}$")]
+    order_id: Option<&'a str>,
+    #[schema(required, minimum = 0, maximum = 9_007_199_254_740_991_usize)]
+    order_amount: Option<u64>,
+    #[schema(required, minimum = 0, maximum = 9_007_199_254_740_991_usize)]
+    discount: Option<u64>,
+    /// When the hold lapses; null unless it is a reservation.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    hold_until: Option<Text<Timestamp>>,
+    #[schema(value_type = String, format = DateTime)]
+    at: Text<Timestamp>,
+    /// Why it was revoked, if that was said.
+    #[schema(required)]
+    reason: Option<&'a str>,
+    /// True if it was revoked and given back to the quantity.
+    return_quantity: bool,
+    /// Who asked for it.
+    by: &'a str,
+}
+
+impl<'a> From<&'a Use> for PastUseBody<'a> {
+    fn from(past: &'a Use) -> Self {
+        let shown = UseBody::from(&past.shown);
+        Self {
+            kind: shown.kind,
+            order_id: shown.order_id,
+            order_amount: shown.order_amount,
+            discount: shown.discount,
+            hold_until: shown.hold_until,
+            at: shown.at,
+            reason: past.reason.as_deref(),
+            return_quantity: past.shown.returns,
+            by: past.author.as_str(),
+        }
+    }
+}
+
+/// What an order would get.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct QuoteBody {
+    #[schema(minimum = 0, maximum = 9_007_199_254_740_991_usize)]
+    order_amount: u64,
+    /// What a reservation now would take off.
+    #[schema(minimum = 0, maximum = 9_007_199_254_740_991_usize)]
+    discount: u64,
+    /// What would be left to pay.
+    #[schema(minimum = 0, maximum = 9_007_199_254_740_991_usize)]
+    payable: u64,
+    usable: bool,
+    /// The code of the refusal, if it cannot be used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, pattern = "^[A-Z_]+$")]
+    code: Option<&'static str>,
+}
+
+impl From<Quote> for QuoteBody {
+    fn from(Quote { figures, refusal }: Quote) -> Self {
+        Self {
+            order_amount: figures.amount,
+            discount: figures.discount,
+            payable: figures.amount.saturating_sub(figures.discount),
+            usable: refusal.is_none(),
+            code: refusal.as_ref().map(code),
+        }
+    }
+}
+
+/// Returns the code of a refusal.
+pub(super) fn code(refusal: &UseRefusal) -> &'static str {
+    super::error::use_problem(refusal).0
+}
+
+/// Holds an issuance for an order.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReserveBody {
+    #[schema(required, value_type = String, pattern = "^[!-~]{1,64}$")]
+    order_id: Option<String>,
+    #[schema(required, value_type = u64, minimum = 0, maximum = 9_007_199_254_740_991_usize)]
+    order_amount: Option<u64>,
+    /// In seconds.
+    #[schema(minimum = 1, maximum = 86_400, default = 900)]
+    hold: Option<u64>,
+}
+
+impl Checked for ReserveBody {
+    type Value = Option<Step>;
+
+    fn check(self, errors: &mut Vec<FieldError>) -> Option<Step> {
+        let order = order(self.order_id, errors);
+        if self.order_amount.is_none() {
+            errors.push(FieldError::new("order_amount", "must be given"));
+        }
+        let amount = amount(self.order_amount, errors);
+        let hold_seconds = u32::try_from(self.hold.unwrap_or(HOLD_SECONDS_DEFAULT.into())).ok();
+        let hold_seconds =
+            hold_seconds.filter(|seconds| (HOLD_SECONDS_MIN..=HOLD_SECONDS_MAX).contains(seconds));
+        if hold_seconds.is_none() {
+            errors.push(FieldError::new("hold", "must be from 1 to 86400 seconds"));
+        }
+        Some(Step::Reserve {
+            order: order?,
+            amount: amount?,
+            hold_seconds: hold_seconds?,
+        })
+    }
+}
+
+/// Uses an issuance for an order that is paid.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RedeemBody {
+    #[schema(required, value_type = String, pattern = "^[!-~]{1,64}$")]
+    order_id: Option<String>,
+    /// May be absent if the order holds the issuance.
+    #[schema(minimum = 0, maximum = 9_007_199_254_740_991_usize)]
+    order_amount: Option<u64>,
+}
+
+impl Checked for RedeemBody {
+    type Value = Option<Step>;
+
+    fn check(self, errors: &mut Vec<FieldError>) -> Option<Step> {
+        let (order, amount) = (order(self.order_id, errors), amount(self.order_amount, errors));
+        Some(Step::Redeem {
+            order: order?,
+            amount,
+        })
+    }
+}
+
+/// Names an order.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OrderBody {
+    #[schema(required, value_type = String, pattern = "^[!-~]{1,64}$")]
+    order_id: Option<String>,
+}
+
+impl Checked for OrderBody {
+    type Value = Option<OrderId>;
+
+    fn check(self, errors: &mut Vec<FieldError>) -> Option<OrderId> {
+        order(self.order_id, errors)
+    }
+}
+
+/// Takes an issuance away.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RevokeBody {
+    #[schema(max_length = 500, pattern = "^[^\\u0000]*$")]
+    reason: Option<String>,
+    /// True if another one may be issued instead.
+    #[schema(default = false)]
+    return_quantity: Option<bool>,
+}
+
+fn order(text: Option<String>, errors: &mut Vec<FieldError>) -> Option<OrderId> {
+    let order = text.as_deref().map(OrderId::parse);
+    match order {
+        Some(Ok(order)) => return Some(order),
+        Some(Err(_)) => errors.push(FieldError::new(
+            "order_id",
+            "must be 1 to 64 visible ASCII characters",
+        )),
+        None => errors.push(FieldError::new("order_id", "must be given")),
+    }
+    None
+}
+
+fn amount(amount: Option<u64>, errors: &mut Vec<FieldError>) -> Option<u64> {
+    if amount.is_some_and(|amount| amount > AMOUNT_MAX) {
+        errors.push(FieldError::new("order_amount", "must be from 0 to 2^53 - 1"));
+        return None;
+    }
+    amount
+}
+
+/// `POST /v1/issuances/{id}/reserve`
+pub(super) async fn reserve(service: &Service, call: &Call) -> Answer {
+    let principal = principal(service, call)?;
+    let of_user = service.may_reserve(&principal)?;
+    let id = issuance_id(call.parameter())?;
+    take(
+        service,
+        call,
+        &principal,
+        id,
+        of_user,
+        call.json_checked::<ReserveBody>()?,
+    )
+    .await
+}
+
+/// `POST /v1/issuances/{id}/redeem`
+pub(super) async fn redeem(service: &Service, call: &Call) -> Answer {
+    let principal = principal(service, call)?;
+    principal.require_use()?;
+    let id = issuance_id(call.parameter())?;
+    take(
+        service,
+        call,
+        &principal,
+        id,
+        None,
+        call.json_checked::<RedeemBody>()?,
+    )
+    .await
+}
+
+/// `POST /v1/issuances/{id}/release`
+pub(super) async fn release(service: &Service, call: &Call) -> Answer {
+    let principal = principal(service, call)?;
+    let of_user = service.may_reserve(&principal)?;
+    let id = issuance_id(call.parameter())?;
+    let order = call.json_checked::<OrderBody>()?;
+    take(
+        service,
+        call,
+        &principal,
+        id,
+        of_user,
+        order.map(|order| Step::Release { order }),
+    )
+    .await
+}
+
+/// `POST /v1/issuances/{id}/refund`
+pub(super) async fn refund(service: &Service, call: &Call) -> Answer {
+    let principal = principal(service, call)?;
+    principal.require_use()?;
+    let id = issuance_id(call.parameter())?;
+    let order = call.json_checked::<OrderBody>()?;
+    take(
+        service,
+        call,
+        &principal,
+        id,
+        None,
+        order.map(|order| Step::Refund { order }),
+    )
+    .await
+}
+
+/// `POST /v1/issuances/{id}/revoke`
+pub(super) async fn revoke(service: &Service, call: &Call) -> Answer {
+    let principal = principal(service, call)?;
+    principal.require_admin()?;
+    let id = issuance_id(call.parameter())?;
+    let body = call.json_or_default::<RevokeBody>()?;
+    let fits = |reason: &String| reason.chars().count() <= REASON_CHARS_MAX && !reason.contains('\0');
+    if !body.reason.as_ref().is_none_or(fits) {
+        let message = "must have at most 500 characters and no U+0000";
+        return Err(RequestError::invalid("reason", message).into());
+    }
+    let step = Step::Revoke {
+        reason: body.reason,
+        returns: body.return_quantity.unwrap_or(false),
+    };
+    take(service, call, &principal, id, None, Some(step)).await
+}
+
+async fn take(
+    service: &Service,
+    call: &Call,
+    principal: &Principal,
+    id: IssuanceId,
+    of_user: Option<UserId>,
+    step: Option<Step>,
+) -> Answer {
+    // A body without a step was refused.
+    let step = step.ok_or(service::Error::Internal { applied: Some(false) })?;
+    let (used, replayed) = service
+        .use_issuance(id, of_user, principal, step, &call.head.span)
+        .await?;
+    let mut response = json::response(StatusCode::OK, &IssuanceBody::new(&used, time::timestamp()));
+    set_replayed(&mut response, replayed);
+    Ok(response)
+}
+
+/// `GET /v1/issuances/{id}/quote`
+pub(super) async fn quote(service: &Service, call: &Call) -> Answer {
+    let principal = principal(service, call)?;
+    principal.require_known()?;
+    let id = issuance_id(call.parameter())?;
+    let amount = Query::read(&call.head, |query| {
+        query.required("order_amount", "must be a whole number", whole_number)
+    })?;
+    // A missing amount is an error of the query.
+    let amount = amount.ok_or_else(|| RequestError::invalid("order_amount", "is missing"))?;
+    let quote = service.quote(id, &principal, amount).await?;
+    Ok(json::response(StatusCode::OK, &QuoteBody::from(quote)))
+}
+
+/// `GET /v1/issuances/{id}/uses`
+pub(super) async fn list(service: &Service, call: &Call) -> Answer {
+    principal(service, call)?.require_reader_or_service()?;
+    let id = issuance_id(call.parameter())?;
+    let (after, limit) = Query::read(&call.head, |query| (cursor(query), limit(query)))?;
+    let page = service
+        .uses_of(id, after.unwrap_or(UseNumber::NONE), limit)
+        .await?;
+    Ok(json::response(
+        StatusCode::OK,
+        &PageBody::new(&page, PastUseBody::from),
+    ))
+}

@@ -1,0 +1,227 @@
+//! Quotes, what a revocation gives back, who may use issuances, and wrong requests.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::send;
+use crate::uses::{Shop, assert_taken, order};
+
+#[tokio::test]
+async fn a_quote_says_what_a_reservation_fixes_and_stores_nothing() {
+    let shop = Shop::open(json!({})).await;
+    let path = shop.issue("alice").await;
+    let quote = async |amount: u64| {
+        let path = format!("{path}/quote?order_amount={amount}");
+        shop.node.get_as("alice", &path).await.body
+    };
+    let expected = json!({"order_amount": 20_001, "discount": 3_000, "payable": 17_001, "usable": true});
+    assert_eq!(quote(20_001).await, expected);
+    let refused = |amount: u64, code: &str| json!({"order_amount": amount, "discount": 0, "payable": amount, "usable": false, "code": code});
+    assert_eq!(quote(9_999).await, refused(9_999, "BELOW_MINIMUM"));
+    shop.post(&path, "reserve", order("a", 20_001)).await;
+    assert_eq!(quote(20_001).await, refused(20_001, "RESERVED"));
+    shop.post(&path, "redeem", json!({"order_id": "a"})).await;
+    assert_eq!(quote(20_001).await, refused(20_001, "REDEEMED"));
+    let uses = shop.node.admin_get(&format!("{path}/uses")).await.body;
+    assert_eq!(uses["items"].as_array().unwrap().len(), 2);
+    for query in [
+        "",
+        "?order_amount=",
+        "?order_amount=-1",
+        "?order_amount=x",
+        "?amount=5",
+    ] {
+        let reply = shop.node.get_as("alice", &format!("{path}/quote{query}")).await;
+        assert_eq!(reply.body["code"], "INVALID", "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_revocation_may_give_back_to_the_quantity_and_a_sold_out_coupon_is_issued_again() {
+    let shop = Shop::open(json!({"total_quantity": 2})).await;
+    let (alice, bob) = (shop.issue("alice").await, shop.issue("bob").await);
+    shop.node
+        .issue("carol", shop.coupon)
+        .await
+        .assert_refused(409, "SOLD_OUT");
+    assert_taken(&shop.post(&alice, "revoke", json!({})).await, "revoked", false);
+    shop.node
+        .issue("carol", shop.coupon)
+        .await
+        .assert_refused(409, "SOLD_OUT");
+    let returned = shop.post(&bob, "revoke", json!({"return_quantity": true})).await;
+    assert_taken(&returned, "revoked", false);
+    let carol = shop.node.issue("carol", shop.coupon).await;
+    assert_eq!((carol.status, &carol.body["sequence"]), (201, &json!(3)));
+    shop.node
+        .issue("dan", shop.coupon)
+        .await
+        .assert_refused(409, "SOLD_OUT");
+    let coupon = shop.coupon().await;
+    assert_eq!(
+        [
+            &coupon["issued"],
+            &coupon["remaining"],
+            &coupon["revoked"],
+            &coupon["returned"]
+        ],
+        [&json!(3), &json!(0), &json!(2), &json!(1)]
+    );
+    assert_eq!(coupon["phase"], "sold_out");
+    let listed = shop.node.get("/v1/coupons?phase=sold_out").await.body;
+    assert_eq!(listed["items"][0]["id"], shop.coupon);
+    shop.node
+        .patch(shop.coupon, json!({"total_quantity": 1}))
+        .await
+        .assert_refused(409, "QUANTITY_BELOW_ISSUED");
+    assert_eq!(
+        shop.node
+            .patch(shop.coupon, json!({"total_quantity": 3}))
+            .await
+            .body["remaining"],
+        1
+    );
+
+    let Shop { node, coupon } = shop;
+    let shop = Shop {
+        node: node.restart().await,
+        coupon,
+    };
+    assert_eq!(shop.node.issue("dan", shop.coupon).await.status, 201);
+    shop.node
+        .issue("eve", shop.coupon)
+        .await
+        .assert_refused(409, "SOLD_OUT");
+}
+
+#[tokio::test]
+async fn wrong_fields_of_a_use_are_reported() {
+    let shop = Shop::open(json!({})).await;
+    let path = shop.issue("alice").await;
+    for (step, body, fields) in [
+        ("reserve", json!({}), vec!["order_id", "order_amount"]),
+        (
+            "reserve",
+            json!({"order_id": "", "order_amount": 5}),
+            vec!["order_id"],
+        ),
+        (
+            "reserve",
+            json!({"order_id": "a b", "order_amount": 5}),
+            vec!["order_id"],
+        ),
+        (
+            "reserve",
+            json!({"order_id": "x".repeat(65), "order_amount": 5}),
+            vec!["order_id"],
+        ),
+        (
+            "reserve",
+            json!({"order_id": "a", "order_amount": -1}),
+            vec!["order_amount"],
+        ),
+        (
+            "reserve",
+            json!({"order_id": "a", "order_amount": 9_007_199_254_740_992_u64}),
+            vec!["order_amount"],
+        ),
+        (
+            "reserve",
+            json!({"order_id": "a", "order_amount": 5, "hold": 0}),
+            vec!["hold"],
+        ),
+        (
+            "reserve",
+            json!({"order_id": "a", "order_amount": 5, "hold": 86_401}),
+            vec!["hold"],
+        ),
+        ("redeem", json!({"order_amount": 5}), vec!["order_id"]),
+        ("redeem", json!({"order_id": "a", "hold": 5}), vec!["hold"]),
+        ("release", json!({}), vec!["order_id"]),
+        ("refund", json!({"order_id": 5}), vec!["order_id"]),
+        ("revoke", json!({"reason": "x".repeat(501)}), vec!["reason"]),
+        ("revoke", json!({"reason": "a\0b"}), vec!["reason"]),
+        ("revoke", json!({"return_quantity": 1}), vec!["return_quantity"]),
+    ] {
+        shop.post(&path, step, body).await.assert_invalid(&fields);
+    }
+    let uses = shop.node.admin_get(&format!("{path}/uses")).await.body;
+    assert_eq!(uses["items"], json!([]));
+}
+
+#[tokio::test]
+async fn users_use_nothing_unless_they_may_reserve_and_then_only_what_is_theirs() {
+    let steps = ["reserve", "redeem", "release", "refund", "revoke"];
+    for may_reserve in [false, true] {
+        let keys: &[_] = if may_reserve {
+            &[("coupon.user_may_reserve", "true")]
+        } else {
+            &[]
+        };
+        let shop = Shop::open_with(json!({}), keys).await;
+        let path = shop.issue("alice").await;
+        let post = async |user: &str, step: &str, body: &Value| {
+            let request = shop.node.request(Method::POST, &format!("{path}/{step}"));
+            send(request.header("X-User-Id", user).json(body)).await
+        };
+        for step in steps {
+            let body = match step {
+                "reserve" => order("a", 20_000),
+                "revoke" => json!({}),
+                _ => json!({"order_id": "a"}),
+            };
+            let anonymous = shop.node.request(Method::POST, &format!("{path}/{step}"));
+            send(anonymous.json(&body))
+                .await
+                .assert_refused(401, "UNAUTHENTICATED");
+            if !(may_reserve && ["reserve", "release"].contains(&step)) {
+                post("alice", step, &body).await.assert_refused(403, "FORBIDDEN");
+                continue;
+            }
+            post("bob", step, &body)
+                .await
+                .assert_refused(404, "UNKNOWN_ISSUANCE");
+            assert_eq!(post("alice", step, &body).await.status, 200);
+        }
+        let quote = format!("{path}/quote?order_amount=20000");
+        assert_eq!(shop.node.get_as("alice", &quote).await.status, 200);
+        shop.node
+            .get_as("bob", &quote)
+            .await
+            .assert_refused(404, "UNKNOWN_ISSUANCE");
+        shop.node
+            .get_as("alice", &format!("{path}/uses"))
+            .await
+            .assert_refused(403, "FORBIDDEN");
+        // A user is not told which order redeemed it.
+        shop.post(&path, "redeem", order("z", 20_000)).await;
+        if may_reserve {
+            let reply = post("alice", "reserve", &order("a", 20_000)).await;
+            reply.assert_refused(409, "REDEEMED");
+            assert_eq!(reply.body.get("use"), None);
+            let uses = shop.node.admin_get(&format!("{path}/uses")).await.body;
+            assert_eq!(uses["items"][0]["by"], "user:alice");
+        }
+    }
+}
+
+/// Many orders want the same issuance at the same moment: exactly one gets it.
+#[tokio::test]
+async fn of_many_orders_at_once_exactly_one_redeems() {
+    let shop = Shop::open(json!({})).await;
+    let path = shop.issue("alice").await;
+    let redeem = |number: u64| {
+        let (shop, path) = (&shop, &path);
+        async move {
+            shop.post(path, "redeem", order(&format!("order-{number}"), 20_000))
+                .await
+        }
+    };
+    let replies = futures_util::future::join_all((0..50).map(redeem)).await;
+    let redeemed: Vec<_> = replies.iter().filter(|reply| reply.status == 200).collect();
+    assert_eq!(redeemed.len(), 1);
+    for reply in replies.iter().filter(|reply| reply.status != 200) {
+        reply.assert_refused(409, "REDEEMED");
+        assert_eq!(reply.body["use"], redeemed[0].body["use"]);
+    }
+}
