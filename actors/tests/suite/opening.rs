@@ -19,7 +19,7 @@ use testkit::servers::{PASSWORD, Server, ServerKind, run};
 async fn opened_with_newer_schema(kind: ServerKind, versions: i64) -> Result<(), OpenError> {
     let database = OnServer::through(kind, None).await;
     let mut shell = database.shell().await;
-    for version in 4..4 + versions {
+    for version in 5..5 + versions {
         run(
             &mut shell,
             &format!("INSERT INTO firstcome_migrations VALUES ({version}, 'newer', NOW(), TRUE, x'00', 0)"),
