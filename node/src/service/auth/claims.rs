@@ -16,7 +16,8 @@ pub(super) type Claims = Map<String, Value>;
 pub(super) struct ClaimRules {
     user: String,
     role: String,
-    names: BTreeMap<String, RoleName>,
+    /// The table of the configuration. With an empty one no token has a role.
+    names: Option<BTreeMap<String, RoleName>>,
 }
 
 impl ClaimRules {
@@ -24,7 +25,7 @@ impl ClaimRules {
         Self {
             user: config.user_claim.clone(),
             role: config.role_claim.clone(),
-            names: config.roles.clone().unwrap_or_default(),
+            names: config.roles.clone(),
         }
     }
 
@@ -55,10 +56,9 @@ impl ClaimRules {
     /// Returns what the name of a role in a token means. An identity provider may have roles of its own with
     /// the names of ours, so these count only without a table.
     fn meaning(&self, name: &str) -> Option<RoleName> {
-        if self.names.is_empty() {
-            RoleName::parse(name)
-        } else {
-            self.names.get(name).copied()
+        match &self.names {
+            Some(names) => names.get(name).copied(),
+            None => RoleName::parse(name),
         }
     }
 
@@ -67,11 +67,9 @@ impl ClaimRules {
         let mut claims = Claims::new();
         set(&mut claims, &self.user, user.as_str());
         if role != Role::User {
-            let mut names = self.names.iter().filter(|(_, name)| Role::from(**name) == role);
-            let name = match names.next() {
-                Some((name, _)) => name,
-                None if self.names.is_empty() => role.name(),
-                None => return None,
+            let name = match &self.names {
+                Some(names) => names.iter().find(|(_, name)| Role::from(**name) == role)?.0,
+                None => role.name(),
             };
             set(&mut claims, &self.role, name);
         }
@@ -112,11 +110,11 @@ mod tests {
     use serde_json::json;
 
     fn rules(user: &str, role: &str, names: &[(&str, RoleName)]) -> ClaimRules {
-        let names = names.iter().map(|(name, role)| ((*name).to_owned(), *role));
+        let table = names.iter().map(|(name, role)| ((*name).to_owned(), *role));
         ClaimRules {
             user: user.to_owned(),
             role: role.to_owned(),
-            names: names.collect(),
+            names: (!names.is_empty()).then(|| table.collect()),
         }
     }
 
@@ -167,6 +165,17 @@ mod tests {
         assert_eq!(role(&mapped, json!("tills")), Role::Service);
         // Without an entry in the table, a name of ours is that of a role of the identity provider.
         assert_eq!(role(&mapped, json!(["admin"])), Role::User);
+    }
+
+    #[test]
+    fn with_an_empty_table_no_name_of_a_role_means_anything() {
+        let config = Jwt {
+            roles: Some(BTreeMap::new()),
+            ..Jwt::default()
+        };
+        let rules = ClaimRules::new(&config);
+        assert_eq!(rules.role(&claims(json!({"role": "admin"}))), Role::User);
+        assert_eq!(rules.claims(&UserId::parse("alice").unwrap(), Role::Admin), None);
     }
 
     #[test]
