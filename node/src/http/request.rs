@@ -23,6 +23,7 @@ use super::head::Head;
 use super::listener::{IsHot, Shared};
 use super::problem::Problem;
 use super::response_body::SharedBody;
+use super::route_metrics::label;
 use super::trace::{self, TRACERESPONSE, Trace};
 use super::unsent::{PORTION_BYTES, Reservation};
 use crate::config::AccessLog;
@@ -162,7 +163,7 @@ fn span(head: &Head, id: &HeaderValue, trace: Option<Trace<'_>>) -> Span {
 /// Ends the traced span of a request.
 fn end_span(head: &Head, id: &HeaderValue, status: StatusCode) {
     head.span.edit(|record| {
-        let (method, route) = (head.method.as_str().to_owned(), head.route().label());
+        let (method, route) = (label(&head.method), head.route().label());
         record.name = format!("{method} {route}").into();
         record.note("http.request.method", method);
         record.note("http.route", route);
@@ -225,4 +226,39 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use actors::trace::{SpanKind, SpanReceiver, SpanRecord, Spans};
+
+    use super::*;
+
+    #[derive(Debug, Default)]
+    struct Received(Mutex<Vec<SpanRecord>>);
+
+    impl SpanReceiver for Received {
+        fn receive(&self, span: SpanRecord) {
+            self.0.lock().unwrap().push(span);
+        }
+    }
+
+    #[test]
+    fn a_span_does_not_keep_a_method_that_a_client_made_up() {
+        let received = Arc::new(Received::default());
+        let spans = Spans::to(Arc::clone(&received) as Arc<dyn SpanReceiver>);
+        let methods = ["PATCH".to_owned(), "X".repeat(16_000)];
+        for method in &methods {
+            let method = method.parse().unwrap();
+            let mut head = Head::new(method, String::new(), HeaderMap::new(), [127, 0, 0, 1].into());
+            head.span = spans.root("request", SpanKind::Server);
+            end_span(&head, &HeaderValue::from_static("id"), StatusCode::OK);
+        }
+        let records = received.0.lock().unwrap();
+        let names: Vec<&str> = records.iter().map(|record| &*record.name).collect();
+        assert_eq!(names, ["PATCH unmatched", "other unmatched"]);
+        assert!(!format!("{records:?}").contains("XX"));
+    }
 }

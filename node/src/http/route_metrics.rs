@@ -107,6 +107,7 @@ fn row(method: &Method) -> usize {
     row.unwrap_or(METHODS.len())
 }
 
-fn label(method: &Method) -> &'static str {
+/// Returns the method as metrics and traces have it: clients may send a word of kilobytes.
+pub(super) fn label(method: &Method) -> &'static str {
     METHODS.get(row(method)).map_or("other", Method::as_str)
 }
