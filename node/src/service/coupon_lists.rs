@@ -193,9 +193,9 @@ impl Search {
     async fn run(self) -> StoreResult<CouponList> {
         let (began, now) = (Instant::now(), time::timestamp());
         let is_search = !self.key.filter.is_empty();
-        let mut skip = is_search
-            .then(|| self.progress.begin(&self.key, time::moment()))
-            .flatten();
+        let progress = is_search.then(|| self.progress.begin(&self.key, time::moment()));
+        let (progress, skip) = progress.unzip();
+        let mut skip = skip.flatten();
         let mut rows = Vec::new();
         let mut query = CouponQuery {
             filter: self.key.filter.clone(),
@@ -211,8 +211,8 @@ impl Search {
             rows.extend(page.coupons);
             query.before = page.next;
             if let Some(next) = page.next {
-                if rows.is_empty() {
-                    self.progress.advance(&self.key, next, time::moment());
+                if let Some(progress) = progress.filter(|_| rows.is_empty()) {
+                    self.progress.advance(&self.key, progress, next, time::moment());
                 }
                 if let Some((down_to, changed)) = skip.as_ref().and_then(|skip| skip.after(next)) {
                     skip = None;
@@ -230,6 +230,8 @@ impl Search {
                 // A client that waited so long may be gone, and retry.
                 if took < SEARCH_TIME_MAX {
                     self.progress.end(&self.key);
+                } else {
+                    self.progress.found(&self.key);
                 }
                 return Ok(CouponList {
                     ended_at: query.before.filter(|_| !is_full),

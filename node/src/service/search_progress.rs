@@ -7,6 +7,7 @@
 //! forgotten.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,12 +29,21 @@ const KEPT: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub(super) struct SearchProgress(Mutex<HashMap<ListKey, Progress>>);
 
+/// Distinguishes the progress of a search from that of a later search for the same list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ProgressId(u64);
+
+static LAST_ID: AtomicU64 = AtomicU64::new(0);
+
 #[derive(Debug)]
 struct Progress {
+    id: ProgressId,
     examined: Option<Examined>,
     /// Coupons that were changed since the search began.
     changed: BTreeSet<CouponId>,
     noted_at: Moment,
+    /// True once a search had a result.
+    has_result: bool,
 }
 
 /// The coupons that were examined, in an interval, and none of them is what is searched for.
@@ -64,14 +74,16 @@ impl Skip {
 }
 
 impl SearchProgress {
-    /// Begins a search, or goes on with it. Returns what it may skip, if anything.
-    pub(super) fn begin(&self, key: &ListKey, now: Moment) -> Option<Skip> {
+    /// Begins a search, or goes on with it. Returns its progress, and what it may skip, if anything.
+    pub(super) fn begin(&self, key: &ListKey, now: Moment) -> (ProgressId, Option<Skip>) {
         let mut searches = self.searches();
         let is_kept = |progress: &Progress| now.since(progress.noted_at) < KEPT;
         if let Some(progress) = searches.get(key).filter(|progress| is_kept(progress)) {
-            let examined = progress.examined?;
-            let changed = progress.changed.clone();
-            return Some(Skip { examined, changed });
+            let skip = progress.examined.map(|examined| Skip {
+                examined,
+                changed: progress.changed.clone(),
+            });
+            return (progress.id, skip);
         }
         if searches.len() >= PROGRESS_MAX {
             searches.retain(|_, progress| is_kept(progress));
@@ -83,23 +95,37 @@ impl SearchProgress {
                 searches.remove(&oldest);
             }
         }
-        searches.insert(key.clone(), Progress::new(now));
-        None
+        let progress = Progress::new(now);
+        let id = progress.id;
+        searches.insert(key.clone(), progress);
+        (id, None)
     }
 
     /// Notes that a search has examined everything down to this coupon, in a step that began after
-    /// [`Self::begin`], and found nothing.
-    pub(super) fn advance(&self, key: &ListKey, next: CouponId, now: Moment) {
+    /// [`Self::begin`], and found nothing. Progress that began later does not know what was changed before, so
+    /// this search adds nothing to it.
+    pub(super) fn advance(&self, key: &ListKey, id: ProgressId, next: CouponId, now: Moment) {
         let mut searches = self.searches();
-        let Some(progress) = searches.get_mut(key) else {
+        let Some(progress) = searches.get_mut(key).filter(|progress| progress.id == id) else {
             return;
         };
-        progress.noted_at = now;
+        if !progress.has_result {
+            progress.noted_at = now;
+        }
         let examined = progress.examined.get_or_insert(Examined {
             below: next,
             down_to: next,
         });
         examined.down_to = examined.down_to.min(next);
+    }
+
+    /// Notes that a search has a result, for which its client may not have waited. A retry may use the progress,
+    /// which is kept no longer for that: otherwise a list that is read again and again would never show what
+    /// other nodes, or time, changed in the interval.
+    pub(super) fn found(&self, key: &ListKey) {
+        if let Some(progress) = self.searches().get_mut(key) {
+            progress.has_result = true;
+        }
     }
 
     /// Forgets a search, because it has ended.
@@ -125,9 +151,11 @@ impl SearchProgress {
 impl Progress {
     fn new(now: Moment) -> Self {
         Self {
+            id: ProgressId(LAST_ID.fetch_add(1, Ordering::Relaxed)),
             examined: None,
             changed: BTreeSet::new(),
             noted_at: now,
+            has_result: false,
         }
     }
 }
@@ -161,17 +189,44 @@ mod tests {
         Some((down_to.get(), changed.into_iter().map(CouponId::get).collect()))
     }
 
+    /// Begins a search. Returns what it may skip.
+    fn begin(progress: &SearchProgress, title: &str, now: Moment) -> Option<Skip> {
+        progress.begin(&key(title), now).1
+    }
+
+    /// Notes that the latest search has examined everything down to this coupon.
+    fn advance(progress: &SearchProgress, title: &str, next: u64, now: Moment) {
+        let latest = progress.searches().get(&key(title)).map(|progress| progress.id);
+        if let Some(latest) = latest {
+            progress.advance(&key(title), latest, id(next), now);
+        }
+    }
+
+    #[test]
+    fn a_search_adds_nothing_to_progress_that_began_later() {
+        let progress = SearchProgress::default();
+        let (early, _) = progress.begin(&key("a"), at(0));
+        progress.end(&key("a"));
+        // The early search has examined this coupon before.
+        progress.changed(id(750));
+        let (late, _) = progress.begin(&key("a"), at(1));
+        progress.advance(&key("a"), late, id(900), at(1));
+        progress.advance(&key("a"), early, id(700), at(1));
+        let skip = begin(&progress, "a", at(2)).unwrap();
+        assert_eq!(skipped(&skip, 900), None);
+    }
+
     #[test]
     fn a_search_goes_on_where_it_was_and_reads_again_what_was_changed() {
         let progress = SearchProgress::default();
-        assert_eq!(progress.begin(&key("a"), at(0)), None);
+        assert_eq!(begin(&progress, "a", at(0)), None);
         for next in [900, 800, 700] {
-            progress.advance(&key("a"), id(next), at(1));
+            advance(&progress, "a", next, at(1));
         }
         for changed in [650, 701, 899, 950] {
             progress.changed(id(changed));
         }
-        let skip = progress.begin(&key("a"), at(2)).unwrap();
+        let skip = begin(&progress, "a", at(2)).unwrap();
         assert_eq!(skipped(&skip, 950), None, "newer coupons are examined");
         assert_eq!(skipped(&skip, 900), Some((700, vec![899, 701])));
         assert_eq!(
@@ -180,11 +235,11 @@ mod tests {
             "the first step came further"
         );
         assert_eq!(skipped(&skip, 700), None);
-        assert_eq!(progress.begin(&key("b"), at(2)), None, "another search");
+        assert_eq!(begin(&progress, "b", at(2)), None, "another search");
         // The search that goes on examines what follows.
-        progress.advance(&key("a"), id(900), at(3));
-        progress.advance(&key("a"), id(600), at(3));
-        let skip = progress.begin(&key("a"), at(4)).unwrap();
+        advance(&progress, "a", 900, at(3));
+        advance(&progress, "a", 600, at(3));
+        let skip = begin(&progress, "a", at(4)).unwrap();
         assert_eq!(skipped(&skip, 900), Some((600, vec![899, 701, 650])));
     }
 
@@ -192,33 +247,48 @@ mod tests {
     fn progress_ends_with_its_search_or_after_a_while_or_under_too_many_changes() {
         let progress = SearchProgress::default();
         let advanced = |now| {
-            progress.begin(&key("a"), now);
-            progress.advance(&key("a"), id(900), now);
-            progress.advance(&key("a"), id(800), now);
-            progress.begin(&key("a"), now).is_some()
+            begin(&progress, "a", now);
+            advance(&progress, "a", 900, now);
+            advance(&progress, "a", 800, now);
+            begin(&progress, "a", now).is_some()
         };
         assert!(advanced(at(0)));
         progress.end(&key("a"));
-        assert_eq!(progress.begin(&key("a"), at(0)), None);
+        assert_eq!(begin(&progress, "a", at(0)), None);
         assert!(advanced(at(1)));
-        assert_eq!(progress.begin(&key("a"), at(1) + KEPT), None);
+        assert_eq!(begin(&progress, "a", at(1) + KEPT), None);
         assert!(advanced(at(50)));
         for number in 1..=CHANGED_MAX as u64 {
             progress.changed(id(number));
-            assert!(progress.begin(&key("a"), at(50)).is_some());
+            assert!(begin(&progress, "a", at(50)).is_some());
         }
         progress.changed(id(1_000));
-        assert_eq!(progress.begin(&key("a"), at(50)), None);
+        assert_eq!(begin(&progress, "a", at(50)), None);
+    }
+
+    #[test]
+    fn progress_of_a_search_with_a_result_is_not_kept_longer_by_further_searches() {
+        let progress = SearchProgress::default();
+        begin(&progress, "a", at(0));
+        for next in [900, 800] {
+            advance(&progress, "a", next, at(0));
+        }
+        progress.found(&key("a"));
+        for seconds in [10, 20, 29] {
+            assert!(begin(&progress, "a", at(seconds)).is_some());
+            advance(&progress, "a", 900, at(seconds));
+            progress.found(&key("a"));
+        }
+        assert_eq!(begin(&progress, "a", at(0) + KEPT), None);
     }
 
     #[test]
     fn of_too_many_searches_the_oldest_is_forgotten() {
         let progress = SearchProgress::default();
         for number in 0..=PROGRESS_MAX as u64 {
-            let key = key(&number.to_string());
-            let now = Moment::at(Duration::from_millis(number));
-            progress.begin(&key, now);
-            progress.advance(&key, id(900), now);
+            let (title, now) = (number.to_string(), Moment::at(Duration::from_millis(number)));
+            begin(&progress, &title, now);
+            advance(&progress, &title, 900, now);
         }
         assert_eq!(progress.searches().len(), PROGRESS_MAX);
         assert!(!progress.searches().contains_key(&key("0")));
