@@ -149,7 +149,7 @@ impl ClientAt {
 /// The longest list, of about a quarter of a mebibyte.
 const LIST: &str = "/v1/coupons?limit=200";
 /// What the node may hold unsent. It is room for four of these lists.
-const UNSENT_BYTES_MAX: f64 = 1_048_576.0;
+const UNSENT_BYTES_MAX: f64 = 1_310_720.0;
 
 /// A node in a process of its own, so that its metrics count one test alone.
 struct Listed {
