@@ -24,10 +24,14 @@ const CONNECTIONS: usize = 10;
 /// How long these clients list.
 const STORM: Duration = Duration::from_secs(4);
 
+/// Lets one test of this file run at a time, because each measures how long reads take.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// A node in a process of its own, with coupons that have ended.
 struct Listed {
     serving: Serving,
     _data: TempDir,
+    _turn: tokio::sync::MutexGuard<'static, ()>,
 }
 
 impl Listed {
@@ -37,6 +41,7 @@ impl Listed {
 
     /// Starts a node that has so many coupons and these flags.
     async fn start_with(coupons: i64, flags: &[&str]) -> Self {
+        let turn = TURN.lock().await;
         let data = tempfile::tempdir().unwrap();
         let token = format!("auth.admin_token={ADMIN_TOKEN}");
         let serving = Serving::start(&data, &[&["--set", &token], flags].concat());
@@ -55,7 +60,11 @@ impl Listed {
         .execute(&mut shell)
         .await
         .unwrap();
-        Self { serving, _data: data }
+        Self {
+            serving,
+            _data: data,
+            _turn: turn,
+        }
     }
 
     fn url(&self, path: &str) -> String {
