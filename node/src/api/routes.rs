@@ -212,17 +212,16 @@ impl Operation {
         self.parameters.iter().copied().filter(is_lowercase)
     }
 
-    /// Calls the handler. If it refused a token because its key is unknown, calls it again once there are
-    /// newer keys: the handler has done nothing else before.
+    /// Calls the handler. If it refused a token because its key is unknown, or is another one (a provider may
+    /// replace a key and keep its `kid`, or give none), calls it again once there are newer keys: the handler
+    /// has done nothing else before.
     async fn answer(&self, service: &Service, call: &Call) -> Answer {
         let generation = service.authenticator().key_generation();
         let answer = self.attempt(service, call).await;
         match answer {
-            Err(Error::Service(service::Error::InvalidToken(TokenRefusal::UnknownKey)))
-                if service.authenticator().renew_keys(generation).await =>
-            {
-                self.attempt(service, call).await
-            }
+            Err(Error::Service(service::Error::InvalidToken(
+                TokenRefusal::UnknownKey | TokenRefusal::Signature,
+            ))) if service.authenticator().renew_keys(generation).await => self.attempt(service, call).await,
             answer => answer,
         }
     }

@@ -27,7 +27,7 @@ section! {
         /// A file with several keys (a JWK set), reloaded when it changes.
         jwks_file: Option<PathBuf> = None, "path";
         /// The URL of a JWK set: `https`, or `http` on loopback. It is fetched at the start, every five
-        /// minutes, and for a token with an unknown `kid`, at most every ten seconds.
+        /// minutes, and for a token with an unknown `kid` or a wrong signature, at most every ten seconds.
         jwks_url: Option<String> = None, "string", check = check_jwks_url;
         /// The required issuer of tokens (`iss`).
         issuer: Option<String> = None, "string", unset = "any";

@@ -175,6 +175,23 @@ async fn keys_are_fetched_at_the_start_and_for_an_unknown_key_but_not_for_each()
 }
 
 #[tokio::test]
+async fn keys_are_fetched_for_a_wrong_signature_because_a_key_may_be_replaced_under_its_name() {
+    let signers = Signers::new();
+    let named = |key| tokens::jwks(&[(Algorithm::EdDSA, "key", key)]);
+    let token = |key| tokens::signed(Algorithm::EdDSA, "key", key, "alice");
+    let keys = Keys::start(Answer::Set(named(&signers.old)), None).await;
+    let node = node(&keys).await;
+    assert_eq!(status(&node, &token(&signers.old)).await, 200);
+    keys.answer(Answer::Set(named(&signers.new)));
+    assert_eq!(status(&node, &token(&signers.new)).await, 200);
+    // Anyone can send wrong signatures: they cause no fetch within ten seconds.
+    for _ in 0..3 {
+        assert_eq!(status(&node, &token(&signers.old)).await, 401);
+    }
+    assert_eq!(keys.asked(), 2);
+}
+
+#[tokio::test]
 async fn requests_with_an_unknown_key_share_one_fetch_and_wait_for_it() {
     let signers = Signers::new();
     let keys = Keys::start(Answer::Set(signers.set(&["old"])), None).await;
