@@ -207,7 +207,8 @@ impl Kind for CouponKind {
     }
 
     fn entries_max(ledger: &Ledger) -> Option<u64> {
-        ledger.coupon().offer.total_quantity
+        let total = ledger.coupon().offer.total_quantity?;
+        Some(total + ledger.uses().counts().returned)
     }
 
     fn encode_id(id: CouponId, bytes: &mut Vec<u8>) {

@@ -13,6 +13,8 @@ use crate::coupon::uses::latest::{InconsistentUse, LoadedUse};
 #[derive(Debug)]
 pub struct Tail {
     rows: LedgerRows,
+    /// True if rows were loaded ahead, so that only the tail is read.
+    is_rest: bool,
     issuances: Progress,
     uses: Progress,
 }
@@ -55,10 +57,15 @@ pub struct TailCursor {
 impl Tail {
     /// Begins with the rows that were loaded ahead.
     pub fn of(rows: LedgerRows) -> Self {
+        let (issuances, uses) = (
+            Progress::of(rows.issued.last() == Sequence::NONE),
+            Progress::of(rows.uses.last() == UseNumber::NONE),
+        );
         Self {
-            issuances: Progress::of(rows.issued.last() == Sequence::NONE),
-            uses: Progress::of(rows.uses.last() == UseNumber::NONE),
             rows,
+            is_rest: (issuances, uses) != (Progress::New, Progress::New),
+            issuances,
+            uses,
         }
     }
 
@@ -105,8 +112,9 @@ impl Tail {
     /// must be read again.
     pub fn complete(self) -> Option<LedgerRows> {
         let is_complete = self.issuances == Progress::New && self.uses == Progress::New;
-        // An issuance is stored before its uses.
-        let is_whole = self.rows.uses.highest() <= self.rows.issued.last();
+        // An issuance is stored before its uses. But without a fence, uses of later issuances may have been
+        // stored after the issuances were read.
+        let is_whole = !self.is_rest || self.rows.uses.highest() <= self.rows.issued.last();
         (is_complete && is_whole).then_some(self.rows)
     }
 }
@@ -195,6 +203,33 @@ mod tests {
             returns: false,
             at: Timestamp::from_micros(1_000).unwrap(),
         }
+    }
+
+    #[test]
+    fn uses_of_issuances_that_were_stored_while_loading_ahead_are_kept_for_the_tail() {
+        let mut ahead = Tail::of(Issued::new(CouponId::new(7).unwrap()).into());
+        ahead.take(&row(1, "ann")).unwrap();
+        // Meanwhile the owner issued another one and stored its use.
+        let of_second = LoadedUse {
+            sequence: Sequence::new(2),
+            ..used(1, "a")
+        };
+        ahead.take_use(&of_second).unwrap();
+        let rows = ahead.complete().unwrap();
+        let mut tail = Tail::of(rows);
+        tail.take(&row(1, "ann")).unwrap();
+        tail.take_use(&of_second).unwrap();
+        assert!(tail.complete().is_none(), "the second issuance is missing");
+
+        let mut issued = Issued::new(CouponId::new(7).unwrap());
+        issued.push(&row(1, "ann")).unwrap();
+        let mut rows = LedgerRows::from(issued);
+        rows.uses.push(&of_second).unwrap();
+        let mut tail = Tail::of(rows);
+        tail.take(&row(1, "ann")).unwrap();
+        tail.take(&row(2, "bob")).unwrap();
+        tail.take_use(&of_second).unwrap();
+        assert!(tail.complete().is_some());
     }
 
     #[test]

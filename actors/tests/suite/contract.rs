@@ -58,6 +58,7 @@ macro_rules! contract {
             uses_are_stored_only_under_their_fence_and_all_or_none
             what_was_given_back_is_issued_beyond_the_quantity
             uses_that_were_loaded_ahead_are_completed
+            uses_of_different_kinds_are_stored_by_one_statement
         });
         contract!($database: listing {
             coupons_come_newest_first_with_their_issued_counts

@@ -337,3 +337,53 @@ pub async fn uses_that_were_loaded_ahead_are_completed(database: &impl Database)
             .is_none()
     );
 }
+
+pub async fn uses_of_different_kinds_are_stored_by_one_statement(database: &impl Database) {
+    let store = database.store();
+    let owned = Owned::make(&*store, None, 1).await;
+    store.write(&batch([owned.strangers(1..=5)])).await.unwrap();
+    let of_kind = |number: u64, kind: UseKind| {
+        let made = reserved(&owned, number, number % 5 + 1);
+        if kind == UseKind::Revoked {
+            return Use {
+                reason: None,
+                ..revoked(&owned, number, number % 5 + 1, number)
+            };
+        }
+        let hold_until = made.shown.hold_until.filter(|_| kind == UseKind::Reserved);
+        Use {
+            shown: LatestUse {
+                kind,
+                hold_until,
+                figures: Some(Figures {
+                    amount: if number % 2 == 0 { ID_MAX } else { 0 },
+                    discount: number % 2,
+                }),
+                ..made.shown
+            },
+            ..made
+        }
+    };
+    use UseKind::{Redeemed, Refunded, Released, Reserved, Revoked};
+    // Each begins with other values that are NULL.
+    let batches = [
+        [Revoked, Reserved, Redeemed, Released, Refunded],
+        [Redeemed, Revoked, Released, Reserved, Refunded],
+        [Reserved, Refunded, Revoked, Redeemed, Released],
+    ];
+    for (before, kinds) in (0..).step_by(5).zip(batches) {
+        let uses: Vec<Use> = (before + 1..)
+            .zip(kinds)
+            .map(|(number, kind)| of_kind(number, kind))
+            .collect();
+        let sent = batch([portion(&owned, uses.clone())]);
+        assert_eq!(store.write(&sent).await.unwrap(), 5, "{kinds:?}");
+        assert_eq!(
+            found(&*store, &sent).await,
+            (true, FoundRows::Stored),
+            "{kinds:?}"
+        );
+    }
+    let loaded = load(&*store, &owned, None).await.unwrap();
+    assert_eq!(loaded.uses.last(), UseNumber::new(15));
+}

@@ -9,7 +9,9 @@ use crate::coupon::entry::CouponEntry;
 use crate::coupon::ids::CouponId;
 use crate::coupon::issue::{IssueOutcome, IssueRequest, Refusal};
 use crate::coupon::offer::{Offer, OfferPatch, Status};
-use crate::coupon::{CouponKind, CouponOutcome};
+use crate::coupon::uses::{self, UseRequest};
+use crate::coupon::{CouponAsk, CouponKind, CouponOutcome};
+use crate::ids::Author;
 use crate::owning::kind::{self, Kind};
 
 type Verdict = kind::Verdict<CouponKind>;
@@ -374,4 +376,36 @@ fn the_end_of_use_is_fixed_when_the_coupon_is_issued() {
         let first = ledger.issued().answered(&request(1, 1).user, &request(1, 1).key);
         assert_eq!(first.unwrap().expires_at, expires_at.map(time));
     }
+}
+
+fn revocation(sequence: u64) -> UseRequest {
+    UseRequest {
+        sequence: Sequence::new(sequence),
+        of_user: None,
+        author: Author::unknown(),
+        step: uses::decide::Step::Revoke {
+            reason: None,
+            returns: true,
+        },
+    }
+}
+
+#[test]
+fn what_was_given_back_may_be_issued_beyond_the_quantity_also_by_the_metrics() {
+    let mut ledger = ledger(coupon(Some(2), 1));
+    let mut ask = |ledger: &mut Ledger, ask: CouponAsk| {
+        let verdict = CouponKind::judge(ledger, at(1), &ask);
+        enter(ledger, verdict)
+    };
+    for user in 1..=2 {
+        ask(&mut ledger, request(user, 1).into());
+    }
+    assert!(ledger.is_sold_out());
+    ask(&mut ledger, revocation(1).into());
+    ask(&mut ledger, request(3, 1).into());
+    assert!(ledger.is_sold_out());
+    assert_eq!(
+        (CouponKind::entries(&ledger), CouponKind::entries_max(&ledger)),
+        (3, Some(3))
+    );
 }

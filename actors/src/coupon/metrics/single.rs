@@ -8,7 +8,7 @@ metric_table! {
     ISSUED = "coupon_issued_quantity", MetricKind::Gauge, Count,
         "Number issued of the coupon, as stored. For the busiest coupons with an owner on this node.";
     TOTAL = "coupon_offered_quantity", MetricKind::Gauge, Count,
-        "total_quantity of the coupon. Absent if there is none.";
+        "total_quantity of the coupon, and how many were given back to it. Absent if there is no quantity.";
     REQUESTS = "coupon_owner_requests_total", MetricKind::Counter, Count,
         "Requests that reached the coupon's owner since it was loaded. Those that the door answered are \
          not among them.";
