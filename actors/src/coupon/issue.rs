@@ -5,6 +5,7 @@ use crate::coupon::entry::CouponEntry;
 use crate::coupon::ids::Sequence;
 use crate::coupon::ledger::Ledger;
 use crate::coupon::offer::{Coupon, Issuance, Phase};
+use crate::coupon::uses::UsedIssuance;
 use crate::coupon::{CouponAsk, CouponOutcome};
 use crate::ids::{RequestKey, UserId};
 use crate::owning::kind::Verdict;
@@ -31,7 +32,7 @@ pub enum IssueOutcome {
     /// The coupon was issued now.
     Issued(Issuance),
     /// The coupon was issued to this user for this key before.
-    Replayed(Issuance),
+    Replayed(Box<UsedIssuance>),
     /// The coupon was not issued.
     Refused(Refusal),
 }
@@ -42,7 +43,7 @@ pub enum Refusal {
     /// There is no such coupon.
     UnknownCoupon,
     /// The user has as many coupons as allowed. This is the user's latest issuance.
-    AlreadyIssued(Box<Issuance>),
+    AlreadyIssued(Box<UsedIssuance>),
     /// An administrator closed the coupon.
     Closed,
     /// An administrator paused the coupon.
@@ -72,20 +73,28 @@ pub enum Refusal {
 pub fn judge(ledger: &Ledger, now: Timestamp, request: &IssueRequest) -> Verdict<CouponKind> {
     let IssueRequest { user, key } = request;
     if let Some(earlier) = ledger.issued().answered(user, key) {
-        return Verdict::Known(CouponOutcome::Issue(IssueOutcome::Replayed(earlier)));
+        return Verdict::Known(CouponOutcome::Issue(IssueOutcome::Replayed(used(
+            ledger, earlier,
+        ))));
     }
     let count = ledger.issued().count_of(user);
     let limit = ledger.coupon().offer.per_user_limit;
     if limit.is_some_and(|limit| count >= u32::from(limit))
         && let Some(latest) = ledger.issued().latest(user)
     {
-        let refusal = Refusal::AlreadyIssued(Box::new(latest));
+        let refusal = Refusal::AlreadyIssued(used(ledger, latest));
         return Verdict::Known(CouponOutcome::Issue(IssueOutcome::Refused(refusal)));
     }
     match refusal(ledger.coupon(), now, ledger.taken()) {
         Some(refusal) => Verdict::Refused(CouponOutcome::Issue(IssueOutcome::Refused(refusal))),
         None => Verdict::Enter(CouponEntry::Issuance(ledger.next(now, user, key, count + 1))),
     }
+}
+
+/// Returns the issuance with what became of it.
+fn used(ledger: &Ledger, issuance: Issuance) -> Box<UsedIssuance> {
+    let latest = ledger.uses().latest(issuance.id.sequence);
+    Box::new(UsedIssuance { issuance, latest })
 }
 
 /// Returns the first reason, in order of precedence, why no user can get this coupon at `now` if so many

@@ -151,9 +151,8 @@ async fn owners_that_stop_and_are_loaded_again_answer_every_request_in_their_mai
     let mut sequences = Vec::new();
     for answer in asked {
         match answer.await.unwrap() {
-            IssueOutcome::Issued(issuance) | IssueOutcome::Replayed(issuance) => {
-                sequences.push(issuance.id.sequence.get());
-            }
+            IssueOutcome::Issued(issuance) => sequences.push(issuance.id.sequence.get()),
+            IssueOutcome::Replayed(used) => sequences.push(used.issuance.id.sequence.get()),
             IssueOutcome::Refused(refusal) => panic!("{refusal:?}"),
         }
     }
@@ -195,9 +194,8 @@ async fn an_owner_that_panics_is_reloaded_and_every_request_is_answered() {
     for answer in asked {
         match answer.await.unwrap().unwrap() {
             // What was decided before the panic is found by the next owner, under the same key.
-            IssueOutcome::Issued(issuance) | IssueOutcome::Replayed(issuance) => {
-                sequences.push(issuance.id.sequence.get());
-            }
+            IssueOutcome::Issued(issuance) => sequences.push(issuance.id.sequence.get()),
+            IssueOutcome::Replayed(used) => sequences.push(used.issuance.id.sequence.get()),
             IssueOutcome::Refused(refusal) => panic!("{refusal:?}"),
         }
     }

@@ -77,7 +77,7 @@ async fn carry_out(command: &Value, coupons: &Coupons, metrics: &PrometheusHandl
             );
             match coupons.issue(coupon(), user, key, limit, &Span::default()).await {
                 Ok(IssueOutcome::Issued(issuance)) => json!({"issued": issuance.id.sequence.get()}),
-                Ok(IssueOutcome::Replayed(issuance)) => json!({"replayed": issuance.id.sequence.get()}),
+                Ok(IssueOutcome::Replayed(used)) => json!({"replayed": used.issuance.id.sequence.get()}),
                 Ok(IssueOutcome::Refused(refusal)) => json!({"refused": format!("{refusal:?}")}),
                 Err(setback) => json!({"setback": format!("{setback:?}")}),
             }

@@ -45,16 +45,18 @@ async fn the_same_key_returns_the_first_issuance_also_after_a_restart() {
     let issuance = fixture.must_issue(coupon, 1).await;
     assert_eq!(
         fixture.issue(coupon, 1, 1).await,
-        Ok(IssueOutcome::Replayed(issuance.clone()))
+        Ok(IssueOutcome::Replayed(Box::new(issuance.clone().into())))
     );
     fixture.restart().await;
     assert_eq!(
         fixture.issue(coupon, 1, 1).await,
-        Ok(IssueOutcome::Replayed(issuance.clone()))
+        Ok(IssueOutcome::Replayed(Box::new(issuance.clone().into())))
     );
     assert_eq!(
         fixture.issue(coupon, 1, 2).await,
-        Ok(IssueOutcome::Refused(Refusal::AlreadyIssued(Box::new(issuance))))
+        Ok(IssueOutcome::Refused(Refusal::AlreadyIssued(Box::new(
+            issuance.into()
+        ))))
     );
 }
 

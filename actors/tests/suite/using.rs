@@ -339,24 +339,26 @@ pub async fn uses_that_were_loaded_ahead_are_completed(database: &impl Database)
 }
 
 pub async fn uses_of_different_kinds_are_stored_by_one_statement(database: &impl Database) {
+    use UseKind::{Redeemed, Refunded, Released, Reserved, Revoked};
+
     let store = database.store();
     let owned = Owned::make(&*store, None, 1).await;
     store.write(&batch([owned.strangers(1..=5)])).await.unwrap();
     let of_kind = |number: u64, kind: UseKind| {
         let made = reserved(&owned, number, number % 5 + 1);
-        if kind == UseKind::Revoked {
+        if kind == Revoked {
             return Use {
                 reason: None,
                 ..revoked(&owned, number, number % 5 + 1, number)
             };
         }
-        let hold_until = made.shown.hold_until.filter(|_| kind == UseKind::Reserved);
+        let hold_until = made.shown.hold_until.filter(|_| kind == Reserved);
         Use {
             shown: LatestUse {
                 kind,
                 hold_until,
                 figures: Some(Figures {
-                    amount: if number % 2 == 0 { ID_MAX } else { 0 },
+                    amount: if number.is_multiple_of(2) { ID_MAX } else { 0 },
                     discount: number % 2,
                 }),
                 ..made.shown
@@ -364,7 +366,6 @@ pub async fn uses_of_different_kinds_are_stored_by_one_statement(database: &impl
             ..made
         }
     };
-    use UseKind::{Redeemed, Refunded, Released, Reserved, Revoked};
     // Each begins with other values that are NULL.
     let batches = [
         [Revoked, Reserved, Redeemed, Released, Refunded],

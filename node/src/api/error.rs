@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use actors::coupon::offer::InvalidField;
+use actors::coupon::uses::UsedIssuance;
 use actors::coupon::uses::decide::UseRefusal;
-use actors::time::Timestamp;
+use actors::time::{self, Timestamp};
 use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use rand::Rng;
@@ -17,7 +18,7 @@ use crate::http::json::Text;
 use crate::http::problem::{FieldError, Problem, RequestError};
 use crate::service;
 use crate::service::auth::MissingCredentials;
-use crate::service::engine::{ChangeRefusal, Issuance, Refusal, Setback};
+use crate::service::engine::{ChangeRefusal, Refusal, Setback};
 
 /// Range of the random number of seconds that is added to the `Retry-After` of a rate limit. This spreads out
 /// users that were refused together, and hardly delays a single user.
@@ -267,7 +268,7 @@ fn rate_limited(wait: Duration) -> Problem {
 #[derive(Serialize)]
 struct Existing {
     #[serde(serialize_with = "as_body")]
-    issuance: Box<Issuance>,
+    issuance: Box<UsedIssuance>,
 }
 
 #[derive(Serialize)]
@@ -318,9 +319,9 @@ struct Version {
     version: u64,
 }
 
-/// Writes the whole issuance, as everywhere in the API.
-fn as_body<S: Serializer>(issuance: &Issuance, serializer: S) -> Result<S::Ok, S::Error> {
-    IssuanceBody::from(issuance).serialize(serializer)
+/// Writes the whole issuance as it is now, as everywhere in the API.
+fn as_body<S: Serializer>(used: &UsedIssuance, serializer: S) -> Result<S::Ok, S::Error> {
+    IssuanceBody::new(used, time::timestamp()).serialize(serializer)
 }
 
 #[cfg(test)]

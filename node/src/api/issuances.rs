@@ -114,9 +114,14 @@ pub(super) async fn issue(service: &Service, call: &Call) -> Answer {
         }
     };
     let key = key.unwrap_or_else(RequestKey::random);
-    let IssueResponse { issuance, replayed } = service.issue(coupon, user, key, &call.head.span).await?;
-    let mut response = json::response(StatusCode::CREATED, &IssuanceBody::from(&issuance));
-    let id = issuance.id;
+    let IssueResponse { used, replayed } = service.issue(coupon, user, key, &call.head.span).await?;
+    let body = if replayed {
+        IssuanceBody::new(&used, time::timestamp())
+    } else {
+        IssuanceBody::from(&used.issuance)
+    };
+    let mut response = json::response(StatusCode::CREATED, &body);
+    let id = used.issuance.id;
     set_header(&mut response, LOCATION, format_args!("/v1/issuances/{id}"));
     set_replayed(&mut response, replayed);
     Ok(response)

@@ -33,8 +33,8 @@ use crate::telemetry::CouponFigures;
 /// An issuance, and whether an earlier request with the same key made it.
 #[derive(Debug)]
 pub(crate) struct IssueResponse {
-    /// The issuance.
-    pub(crate) issuance: Issuance,
+    /// The issuance, with what became of it if it was issued before.
+    pub(crate) used: UsedIssuance,
     /// True if it was issued before.
     pub(crate) replayed: bool,
 }
@@ -104,11 +104,11 @@ impl CouponEngine {
     ) -> Result<IssueResponse, Error> {
         match self.0.issue(coupon, user, key, deadline, span).await? {
             IssueOutcome::Issued(issuance) => Ok(IssueResponse {
-                issuance,
+                used: issuance.into(),
                 replayed: false,
             }),
-            IssueOutcome::Replayed(issuance) => Ok(IssueResponse {
-                issuance,
+            IssueOutcome::Replayed(used) => Ok(IssueResponse {
+                used: *used,
                 replayed: true,
             }),
             IssueOutcome::Refused(refusal) => Err(refusal.into()),

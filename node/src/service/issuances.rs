@@ -29,7 +29,7 @@ impl Service {
             _ => {}
         }
         if !issued.replayed {
-            self.copies.raise_issued(issued.issuance.id);
+            self.copies.raise_issued(issued.used.issuance.id);
         }
         Ok(issued)
     }

@@ -322,3 +322,35 @@ async fn a_hold_lapses_and_its_order_may_redeem_until_another_reserves() {
         .await
         .assert_refused(409, "RESERVED");
 }
+
+#[tokio::test]
+async fn whoever_asks_again_is_told_what_became_of_the_issuance() {
+    let shop = Shop::open(json!({})).await;
+    let ask = async |user: &str, key: &str| {
+        let request = shop.node.issue_request(user, shop.coupon);
+        send(request.header("Idempotency-Key", key)).await
+    };
+    let id = ask("alice", "first").await.body["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let path = format!("/v1/issuances/{id}");
+    for (step, body, state) in [
+        ("reserve", order("a", 20_000), "reserved"),
+        ("redeem", json!({"order_id": "a"}), "redeemed"),
+        ("refund", json!({"order_id": "a"}), "issued"),
+        ("revoke", json!({}), "revoked"),
+    ] {
+        assert_taken(&shop.post(&path, step, body).await, state, false);
+        let now = shop.node.get_as("alice", &path).await.body;
+        assert_eq!(now["state"], state);
+        let replayed = ask("alice", "first").await;
+        assert_eq!(
+            (replayed.status, replayed.header("idempotent-replayed")),
+            (201, "true")
+        );
+        assert_eq!(replayed.body, now);
+        let refused = ask("alice", "second").await;
+        assert_eq!((refused.status, &refused.body["issuance"]), (409, &now));
+    }
+}

@@ -113,12 +113,14 @@ fn table(list: &[Issuance], coupon: &Coupon, now: Timestamp, request: &IssueRequ
     let of_user = list.iter().filter(|issuance| issuance.user == request.user);
     let of_user: Vec<&Issuance> = of_user.collect();
     if let Some(same) = of_user.iter().rev().find(|issuance| issuance.key == request.key) {
-        return known(IssueOutcome::Replayed((*same).clone()));
+        return known(IssueOutcome::Replayed(Box::new((*same).clone().into())));
     }
     let limit = coupon.offer.per_user_limit;
     if limit.is_some_and(|limit| of_user.len() >= usize::from(limit)) {
         let latest = (*of_user.last().unwrap()).clone();
-        return known(IssueOutcome::Refused(Refusal::AlreadyIssued(Box::new(latest))));
+        return known(IssueOutcome::Refused(Refusal::AlreadyIssued(Box::new(
+            latest.into(),
+        ))));
     }
     let Offer {
         starts_at,
@@ -393,7 +395,7 @@ fn revocation(sequence: u64) -> UseRequest {
 #[test]
 fn what_was_given_back_may_be_issued_beyond_the_quantity_also_by_the_metrics() {
     let mut ledger = ledger(coupon(Some(2), 1));
-    let mut ask = |ledger: &mut Ledger, ask: CouponAsk| {
+    let ask = |ledger: &mut Ledger, ask: CouponAsk| {
         let verdict = CouponKind::judge(ledger, at(1), &ask);
         enter(ledger, verdict)
     };

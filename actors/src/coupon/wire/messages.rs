@@ -163,6 +163,9 @@ pub struct IssueOutcome {
     pub server_time: i64,
     #[prost(uint64, tag = "7")]
     pub total_quantity: u64,
+    /// The latest use of the issuance. The previous release does not know this field.
+    #[prost(message, optional, tag = "8")]
+    pub latest: Option<LatestUse>,
 }
 
 /// A request for a use.

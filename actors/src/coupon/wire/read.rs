@@ -13,6 +13,7 @@ use crate::coupon::offer::{
     Coupon, Discount, DiscountKind, DiscountPatch, InvalidField, Issuance, MetadataPatch, Offer, OfferPatch,
     Status,
 };
+use crate::coupon::uses::UsedIssuance;
 use crate::coupon::{CouponAsk, CouponOutcome};
 use crate::ids::{ID_MAX, RequestKey, UserId};
 use crate::owning::kind::DecodeError;
@@ -177,13 +178,18 @@ fn discount_kind(code: i32) -> Result<Option<DiscountKind>> {
 fn issue_outcome(outcome: messages::IssueOutcome) -> Result<IssueOutcome> {
     let result = messages::IssueResult::try_from(outcome.result).required("result")?;
     let issuance = outcome.issuance.map(issuance).transpose()?;
+    let latest = outcome.latest.map(uses::latest_use).transpose()?;
+    let used = |issuance: Option<Issuance>| -> Result<_> {
+        let issuance = issuance.required("issuance")?;
+        Ok(Box::new(UsedIssuance { issuance, latest }))
+    };
     let window = || -> Result<_> { Ok((timestamp(outcome.edge)?, timestamp(outcome.server_time)?)) };
     Ok(match result {
         messages::IssueResult::Issued => IssueOutcome::Issued(issuance.required("issuance")?),
-        messages::IssueResult::Replayed => IssueOutcome::Replayed(issuance.required("issuance")?),
+        messages::IssueResult::Replayed => IssueOutcome::Replayed(used(issuance)?),
         messages::IssueResult::UnknownCoupon => IssueOutcome::Refused(Refusal::UnknownCoupon),
         messages::IssueResult::AlreadyIssued => {
-            IssueOutcome::Refused(Refusal::AlreadyIssued(Box::new(issuance.required("issuance")?)))
+            IssueOutcome::Refused(Refusal::AlreadyIssued(used(issuance)?))
         }
         messages::IssueResult::Closed => IssueOutcome::Refused(Refusal::Closed),
         messages::IssueResult::Paused => IssueOutcome::Refused(Refusal::Paused),

@@ -55,11 +55,16 @@ fn issuance() -> impl Strategy<Value = Issuance> {
     })
 }
 
+fn used_issuance() -> impl Strategy<Value = UsedIssuance> {
+    let parts = (issuance(), option::of(latest_use()));
+    parts.prop_map(|(issuance, latest)| UsedIssuance { issuance, latest })
+}
+
 fn issue_outcome() -> impl Strategy<Value = IssueOutcome> {
     let window = || (timestamp(), timestamp());
     let refusal = prop_oneof![
         prop::sample::select(vec![Refusal::UnknownCoupon, Refusal::Closed, Refusal::Paused]),
-        issuance().prop_map(|issuance| Refusal::AlreadyIssued(Box::new(issuance))),
+        used_issuance().prop_map(|used| Refusal::AlreadyIssued(Box::new(used))),
         window().prop_map(|(starts_at, server_time)| Refusal::NotStarted {
             starts_at,
             server_time
@@ -69,7 +74,7 @@ fn issue_outcome() -> impl Strategy<Value = IssueOutcome> {
     ];
     prop_oneof![
         issuance().prop_map(IssueOutcome::Issued),
-        issuance().prop_map(IssueOutcome::Replayed),
+        used_issuance().prop_map(|used| IssueOutcome::Replayed(Box::new(used))),
         refusal.prop_map(IssueOutcome::Refused),
     ]
 }

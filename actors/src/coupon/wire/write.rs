@@ -117,14 +117,16 @@ fn issue_outcome(outcome: IssueOutcome) -> messages::IssueOutcome {
             wire.issuance = Some(self::issuance(issuance));
             messages::IssueResult::Issued
         }
-        IssueOutcome::Replayed(issuance) => {
-            wire.issuance = Some(self::issuance(issuance));
+        IssueOutcome::Replayed(used) => {
+            wire.issuance = Some(issuance(used.issuance));
+            wire.latest = used.latest.map(uses::latest_use);
             messages::IssueResult::Replayed
         }
         IssueOutcome::Refused(refusal) => match refusal {
             Refusal::UnknownCoupon => messages::IssueResult::UnknownCoupon,
-            Refusal::AlreadyIssued(issuance) => {
-                wire.issuance = Some(self::issuance(*issuance));
+            Refusal::AlreadyIssued(used) => {
+                wire.issuance = Some(issuance(used.issuance));
+                wire.latest = used.latest.map(uses::latest_use);
                 messages::IssueResult::AlreadyIssued
             }
             Refusal::Closed => messages::IssueResult::Closed,

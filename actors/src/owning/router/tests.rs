@@ -73,7 +73,9 @@ impl Peers {
                 };
                 request
                     .reply
-                    .send(Ok(CouponOutcome::Issue(IssueOutcome::Replayed(issuance))));
+                    .send(Ok(CouponOutcome::Issue(IssueOutcome::Replayed(Box::new(
+                        issuance.into(),
+                    )))));
             }
             (Reaction::Nothing, _) => self.unanswered.lock().unwrap().push(request),
             (Reaction::Replay, CouponAsk::Change(_) | CouponAsk::Use(_)) => {

@@ -6,9 +6,9 @@ use actors::coupon::CouponOutcome;
 use actors::coupon::change::ChangeOutcome;
 use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
 use actors::coupon::issue::{IssueOutcome, Refusal};
-use actors::coupon::offer::{Coupon, Status};
+use actors::coupon::offer::{Coupon, Issuance, Status};
 use actors::coupon::uses::decide::UseRefusal;
-use actors::coupon::uses::{LatestUse, Use, UseCounts, UseKind, UseOutcome};
+use actors::coupon::uses::{LatestUse, Use, UseCounts, UseKind, UseOutcome, UsedIssuance};
 use actors::ids::{RequestKey, UserId};
 use actors::owning::kind::Kind;
 use actors::owning::pair::Either::{First, Second};
@@ -57,13 +57,21 @@ impl World {
         let versions: Vec<&Coupon> = versions
             .filter(|coupon| coupon.version >= since.version)
             .collect();
+        let is_own = |issuance: &Issuance| stored.contains(issuance) && issuance.user == *user;
+        let is_use = |used: &UsedIssuance| {
+            let stored = self.db.uses[&id].iter();
+            used.latest.as_ref().is_none_or(|latest| {
+                stored
+                    .clone()
+                    .any(|made| made.sequence == used.issuance.id.sequence && made.shown == *latest)
+            })
+        };
         let is_true = match &outcome {
-            IssueOutcome::Issued(issuance) | IssueOutcome::Replayed(issuance) => {
-                stored.contains(issuance) && issuance.user == *user && issuance.key == *key
+            IssueOutcome::Issued(issuance) => is_own(issuance) && issuance.key == *key,
+            IssueOutcome::Replayed(used) => {
+                is_own(&used.issuance) && used.issuance.key == *key && is_use(used)
             }
-            IssueOutcome::Refused(Refusal::AlreadyIssued(latest)) => {
-                stored.contains(latest) && latest.user == *user
-            }
+            IssueOutcome::Refused(Refusal::AlreadyIssued(used)) => is_own(&used.issuance) && is_use(used),
             IssueOutcome::Refused(Refusal::SoldOut { total_quantity }) => {
                 let total = Some(*total_quantity);
                 let had_it = versions.iter().any(|coupon| coupon.offer.total_quantity == total);
@@ -74,8 +82,10 @@ impl World {
             }
             IssueOutcome::Refused(_) => false,
         };
-        if let IssueOutcome::Issued(issuance) | IssueOutcome::Replayed(issuance) = &outcome {
-            self.answered.push(issuance.clone());
+        match &outcome {
+            IssueOutcome::Issued(issuance) => self.answered.push(issuance.clone()),
+            IssueOutcome::Replayed(used) => self.answered.push(used.issuance.clone()),
+            IssueOutcome::Refused(_) => {}
         }
         let wrong =
             || format!("answered {outcome:?}; stored: {stored:?}; versions since the call: {versions:?}");

@@ -1,5 +1,6 @@
 use super::*;
 use actors::coupon::ids::IssuanceId;
+use actors::coupon::offer::Issuance;
 use actors::ids::{RequestKey, UserId};
 use actors::store::StoreError;
 use http::header::CONTENT_TYPE;
@@ -66,7 +67,7 @@ fn refusals() -> Vec<(service::Error, &'static str, Value)> {
             json!({"ends_at": time, "server_time": time}),
         ),
         (
-            Refusal::AlreadyIssued(issuance.into()).into(),
+            Refusal::AlreadyIssued(Box::new(issuance.into())).into(),
             "ALREADY_ISSUED",
             json!({"issuance": existing}),
         ),

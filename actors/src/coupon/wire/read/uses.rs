@@ -100,7 +100,8 @@ fn kind(code: i32) -> Result<UseKind> {
     })
 }
 
-fn latest_use(latest: messages::LatestUse) -> Result<LatestUse> {
+/// Reads the latest use of an issuance.
+pub(super) fn latest_use(latest: messages::LatestUse) -> Result<LatestUse> {
     let order = latest.order.as_deref().map(OrderId::parse);
     let figures = match (latest.amount, latest.discount) {
         (Some(amount), Some(discount)) => Some(Figures {

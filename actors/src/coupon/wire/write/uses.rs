@@ -98,7 +98,7 @@ fn take(wire: &mut messages::UseOutcome, done: UseDone) {
     wire.supersedes = done.supersedes;
 }
 
-fn latest_use(latest: LatestUse) -> messages::LatestUse {
+pub(super) fn latest_use(latest: LatestUse) -> messages::LatestUse {
     let kind = match latest.kind {
         UseKind::Reserved => messages::UseKind::Reserved,
         UseKind::Redeemed => messages::UseKind::Redeemed,
