@@ -25,7 +25,7 @@ use http::header::HeaderName;
 use smallvec::SmallVec;
 use warp::reply::Response;
 
-pub(crate) use self::routes::{is_hot, register_metrics, routes};
+pub(crate) use self::routes::{TRACED_PATHS, is_hot, register_metrics, routes};
 
 use self::error::Error;
 use crate::http::call::Call;

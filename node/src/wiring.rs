@@ -19,7 +19,7 @@ use actors::ids::{InvalidId, NodeId};
 use secrecy::SecretString;
 use tokio::task::JoinSet;
 
-use crate::api::{is_hot, register_metrics, routes};
+use crate::api::{TRACED_PATHS, is_hot, register_metrics, routes};
 use crate::config::{Cluster, Config, HostPort, InvalidConfig, StoreUrl};
 use crate::data_file;
 use crate::http::listener::{self, Listener};
@@ -268,7 +268,7 @@ impl RunningNode {
 fn listener_options(config: &Config, spans: &SpanExport) -> listener::Options {
     listener::Options {
         is_hot,
-        sampler: Sampler::new(spans.spans(), config.trace.ratio),
+        sampler: Sampler::new(spans.spans(), TRACED_PATHS, config.trace.ratio),
         ..config.listener()
     }
 }

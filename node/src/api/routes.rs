@@ -267,6 +267,9 @@ pub(super) fn is_route(path: &str) -> bool {
 /// The most frequent operation: issuing.
 static HOT: (&Route, Verb) = (&ROUTES[0], Verb::Post);
 
+/// Paths of requests that may begin a trace, and not those of operators and pages.
+pub(crate) const TRACED_PATHS: &str = "/v1/";
+
 /// True if a request with this method and path is for the most frequent operation.
 pub(crate) fn is_hot(method: &Method, path: &str) -> bool {
     let (route, verb) = HOT;

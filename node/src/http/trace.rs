@@ -29,20 +29,19 @@ pub(super) struct Trace<'a> {
 /// The flags whose meaning is known: the trace is recorded, and its id is random.
 const FLAGS: u8 = 0b11;
 
-/// Paths of requests that may begin a trace.
-const TRACED_PATHS: &str = "/v1/";
-
 /// Chooses the requests that are traced.
 #[derive(Debug, Clone, Default)]
 pub struct Sampler {
     spans: Spans,
+    paths: &'static str,
     ratio: f64,
 }
 
 impl Sampler {
-    /// Makes a sampler that begins a trace with this share of the requests that belong to none.
-    pub(crate) fn new(spans: Spans, ratio: f64) -> Self {
-        Self { spans, ratio }
+    /// Makes a sampler that begins a trace with this share of the requests that belong to none and whose path
+    /// begins with `paths`.
+    pub(crate) fn new(spans: Spans, paths: &'static str, ratio: f64) -> Self {
+        Self { spans, paths, ratio }
     }
 
     /// Begins the span of a request, if the request is traced.
@@ -60,7 +59,7 @@ impl Sampler {
                 let parent = TraceParent { context, state };
                 self.spans.continued(&parent, "request", SpanKind::Server)
             }
-            None if path.starts_with(TRACED_PATHS) && rand::random::<f64>() < self.ratio => {
+            None if path.starts_with(self.paths) && rand::random::<f64>() < self.ratio => {
                 self.spans.root("request", SpanKind::Server)
             }
             None => Span::default(),
@@ -208,7 +207,7 @@ mod tests {
             (none, "/readyz", vec![("traceparent", &*sampled)], Some(None)),
             (
                 none,
-                "/v1/coupons",
+                "/api/coupons",
                 vec![
                     ("traceparent", &sampled),
                     ("tracestate", "a=1"),
@@ -218,17 +217,23 @@ mod tests {
             ),
             (
                 none,
-                "/v1/coupons",
+                "/api/coupons",
                 vec![("traceparent", &sampled), ("tracestate", &long)],
                 Some(None),
             ),
-            (all, "/v1/coupons", vec![("traceparent", &unsampled)], None),
-            (all, "/v1/coupons", vec![("tracestate", "a=1")], Some(None)),
-            (all, "/v1/coupons", vec![("traceparent", "malformed")], Some(None)),
+            (all, "/api/coupons", vec![("traceparent", &unsampled)], None),
+            (all, "/api/coupons", vec![("tracestate", "a=1")], Some(None)),
+            (
+                all,
+                "/api/coupons",
+                vec![("traceparent", "malformed")],
+                Some(None),
+            ),
             (all, "/readyz", vec![], None),
-            (none, "/v1/coupons", vec![], None),
+            (none, "/api/coupons", vec![], None),
         ] {
-            let span = Sampler::new(Spans::to(Arc::new(Nowhere)), ratio).begin(&headers(&pairs), path);
+            let sampler = Sampler::new(Spans::to(Arc::new(Nowhere)), "/api/", ratio);
+            let span = sampler.begin(&headers(&pairs), path);
             let parent = span.as_parent();
             let found = parent.as_ref().map(|parent| parent.state.as_deref());
             assert_eq!(found, state, "{path} {pairs:?}");
@@ -240,7 +245,7 @@ mod tests {
                 );
             }
         }
-        let off = Sampler::default().begin(&headers(&[("traceparent", &sampled)]), "/v1/coupons");
+        let off = Sampler::default().begin(&headers(&[("traceparent", &sampled)]), "/api/coupons");
         assert!(!off.is_recorded());
     }
 
