@@ -87,7 +87,7 @@ impl Verifier {
             KeyOrigin::File(path) => jwks::reload(path, &self.rules, replace).await,
             KeyOrigin::Url(remote) => {
                 let take = |text: &Bytes| {
-                    let (keys, skipped) = Keys::set(text, &self.rules)?;
+                    let (keys, skipped) = Keys::published(text, &self.rules)?;
                     jwks::warn_of("auth.jwt.jwks_url", &skipped);
                     replace(keys);
                     Ok(())

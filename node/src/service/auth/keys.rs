@@ -189,6 +189,23 @@ impl Keys {
         }
     }
 
+    /// Parses a JWK set that is published. Secrets in it are skipped: whoever reads them there signs tokens.
+    pub(super) fn published(text: &[u8], rules: &Rules) -> Result<(Self, Vec<String>), String> {
+        let (Self(keys), mut skipped) = Self::set(text, rules)?;
+        let (secrets, keys): (Vec<Key>, Vec<Key>) = keys
+            .into_iter()
+            .partition(|key| key.algorithm == Algorithm::HS256);
+        let reason = |secret: Key| {
+            let id = secret.id.unwrap_or_default();
+            format!("key {id:?} is a secret, which must not be published")
+        };
+        skipped.extend(secrets.into_iter().map(reason));
+        if keys.is_empty() {
+            return Err(format!("holds no public key; {}", skipped.join("; ")));
+        }
+        Ok((Self(keys), skipped))
+    }
+
     /// Returns the key for a token. For a token with a `kid`, this is the key with that `kid`, or else the
     /// key without a `kid`. For a token without a `kid`, this is the only key of the token's algorithm. So a
     /// token costs at most one check of a signature.

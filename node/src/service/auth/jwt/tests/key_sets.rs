@@ -52,6 +52,20 @@ fn the_kid_chooses_the_key() {
 }
 
 #[test]
+fn a_secret_that_is_published_verifies_nothing() {
+    let published = |ids: &[(Algorithm, Option<&str>)]| {
+        let set = jwks(ids).to_string();
+        Keys::published(set.as_bytes(), &rules())
+    };
+    let (secret, public) = ((Algorithm::HS256, Some("a")), (Algorithm::EdDSA, Some("b")));
+    let (keys, skipped) = published(&[secret, public]).unwrap();
+    assert!(accepts(&keys, Algorithm::EdDSA, Some("b")) && !accepts(&keys, Algorithm::HS256, Some("a")));
+    assert!(skipped[0].contains("is a secret"), "{skipped:?}");
+    let error = published(&[secret]).unwrap_err();
+    assert!(error.contains("is a secret"), "{error}");
+}
+
+#[test]
 fn a_token_without_a_kid_is_refused_if_several_keys_fit() {
     let mut two = jwks(&[(Algorithm::EdDSA, Some("new")), (Algorithm::EdDSA, Some("old"))]);
     let other = EncodingKey::from_ed_pem(pem!("eddsa.other.private").as_bytes()).unwrap();
