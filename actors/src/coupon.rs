@@ -1,7 +1,7 @@
 //! Coupons, as a kind: the offer, its issuances, the requests and decisions about them, and their rows.
 //!
 //! [`issue`], [`change`] and [`uses`] decide from the [`ledger`], and [`entry`] has the stored form of their
-//! decisions; [`change_keys`] recognises repeated changes. [`kind`] puts these modules together for the engine.
+//! decisions; [`change_keys`] recognises repeated changes, and [`record`] is what is kept of them. [`kind`] puts these modules together for the engine.
 //! [`client`] is what the HTTP side of a node uses.
 
 pub mod change;
@@ -16,6 +16,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod notice;
 pub mod offer;
+pub mod record;
 pub mod rows;
 pub mod tail;
 mod time_zone;

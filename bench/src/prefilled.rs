@@ -50,6 +50,7 @@ impl PrefilledCoupon {
             offer,
             status: Status::Open,
             created_at: timestamp(),
+            record: None,
         };
         let Created::New(coupon) = store.create_coupon(&new).await? else {
             return Err(PrefillError::Shared("a new coupon existed before"));

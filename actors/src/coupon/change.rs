@@ -8,6 +8,7 @@ use crate::coupon::entry::{CouponChange, CouponEntry};
 use crate::coupon::ids::Sequence;
 use crate::coupon::ledger::Ledger;
 use crate::coupon::offer::{Coupon, InvalidField, Offer, OfferPatch, Status};
+use crate::coupon::record::ChangeRecord;
 use crate::coupon::uses::UseCounts;
 use crate::coupon::{CouponAsk, CouponOutcome};
 use crate::ids::RequestKey;
@@ -36,6 +37,8 @@ pub struct ChangeRequest {
     pub if_versions: Vec<u64>,
     /// The identity of this request, if it has one. A request with the same key is not executed again.
     pub key: Option<RequestKey>,
+    /// What the audit log keeps of it. A node of the previous release sends none.
+    pub record: Option<ChangeRecord>,
 }
 
 /// A change without a condition and without a key.
@@ -45,6 +48,7 @@ impl From<Change> for ChangeRequest {
             change,
             if_versions: Vec::new(),
             key: None,
+            record: None,
         }
     }
 }
@@ -145,6 +149,7 @@ pub fn judge(ledger: &Ledger, now: Timestamp, request: &ChangeRequest) -> Verdic
         issued: ledger.last(),
         returned: ledger.uses().counts().returned,
         keys: keys_after(ledger, request, alters.then_some(coupon.version)),
+        record: request.record.clone(),
         coupon,
     })))
 }

@@ -6,6 +6,7 @@ use crate::coupon::change_keys::ChangeKeys;
 use crate::coupon::ids::Sequence;
 use crate::coupon::ledger::CouponHead;
 use crate::coupon::offer::{Coupon, Issuance};
+use crate::coupon::record::ChangeRecord;
 use crate::coupon::uses::{Use, UseEntry};
 use crate::owning::kind::Run;
 use crate::store::batch::FoundRows;
@@ -48,9 +49,16 @@ pub struct CouponChange {
     pub issued: Sequence,
     /// How many issuances were given back before the change.
     pub returned: u64,
+    /// What the audit log keeps of the change.
+    pub record: Option<ChangeRecord>,
 }
 
 impl CouponChange {
+    /// True if the change makes a new version, which has a row in the audit log.
+    pub(crate) fn makes_version(&self) -> bool {
+        self.coupon.version != self.from_version
+    }
+
     /// Returns whether the change is stored, if `stored` is the coupon's row.
     pub(crate) fn found_in(&self, stored: &CouponHead) -> FoundRows {
         if (&stored.coupon, &stored.change_keys) == (&self.coupon, &self.keys) {

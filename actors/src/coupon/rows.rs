@@ -14,6 +14,7 @@ pub use self::search::{CouponFilter, CouponPage, CouponQuery};
 
 use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::offer::{Coupon, CouponView, Discount, Issuance, Metadata, Offer, Status};
+use crate::coupon::record::{ChangeRecord, ChangeRow};
 use crate::coupon::uses::{LatestUse, Use, UseNumber};
 use crate::ids::{RequestKey, UserId};
 use crate::store::Result;
@@ -30,6 +31,8 @@ pub struct NewCoupon {
     pub status: Status,
     /// When it is created.
     pub created_at: Timestamp,
+    /// What the audit log keeps of it.
+    pub record: Option<ChangeRecord>,
 }
 
 impl NewCoupon {
@@ -127,6 +130,16 @@ pub trait CouponRows: Send + Sync + 'static {
 
     /// Returns one coupon and its highest stored sequence.
     async fn coupon(&self, id: CouponId) -> Result<Option<CouponView>>;
+
+    /// Returns a page of a coupon's changes after a version, by version: the creation, and each change that made
+    /// a version. A change that a node of the previous release stored is missing. `None` if the coupon does
+    /// not exist.
+    async fn changes(
+        &self,
+        coupon: CouponId,
+        after_version: u64,
+        limit: u32,
+    ) -> Result<Option<Vec<ChangeRow>>>;
 
     /// Takes one step of a search for coupons. Each coupon is shown as of one moment.
     async fn coupons(&self, query: &CouponQuery) -> Result<CouponPage>;

@@ -96,6 +96,7 @@ async fn coupon(coupons: &Coupons) -> CouponId {
         offer,
         status: Status::Open,
         created_at: time::timestamp(),
+        record: None,
     };
     let Created::New(coupon) = coupons.rows().create_coupon(&new).await.unwrap() else {
         panic!("the coupon is new")

@@ -213,7 +213,7 @@ mod tests {
                 "6c3db9ade0f85d05",
                 "483856ffc3dbc42b",
                 "57067f00bcca5b31",
-                "cfee821324fe1313"
+                "63b5ed63d33e529d"
             ]
         );
         assert_eq!(
@@ -222,7 +222,7 @@ mod tests {
                 "a6ec7f9d8b9f379b",
                 "1b2d95785c13048a",
                 "36639514d54d5014",
-                "0f594fac5a7dc89c"
+                "463f09c23fac24e3"
             ]
         );
     }

@@ -110,6 +110,7 @@ impl TestCluster {
             offer,
             status: Status::Open,
             created_at: timestamp(),
+            record: None,
         };
         match self.store.create_coupon(&new).await.unwrap() {
             Created::New(coupon) => coupon.id.get(),

@@ -130,6 +130,7 @@ impl TestEngine {
             offer,
             status: Status::Open,
             created_at: actors::time::timestamp(),
+            record: None,
         };
         match self.store.create_coupon(&new).await.unwrap() {
             Created::New(coupon) => coupon.id,

@@ -2,10 +2,11 @@
 
 use actors::coupon::change_keys::{CHANGE_KEYS_MAX, ChangeKeys, KeyedChange};
 use actors::coupon::entry::CouponRun;
-use actors::coupon::ids::Sequence;
+use actors::coupon::ids::{CouponId, Sequence};
 use actors::coupon::offer::{Coupon, Discount, Offer, Status};
+use actors::coupon::record::{AuthorKind, ChangeAuthor, ChangeRecord, ChangeRow};
 use actors::coupon::rows::{CouponRows, Created, NewCoupon};
-use actors::ids::{ID_MAX, RequestKey};
+use actors::ids::{Epoch, ID_MAX, RequestKey};
 use actors::store::batch::FoundRows;
 use actors::store::{ClusterStore, EntryStore, Loaded};
 use actors::time::Timestamp;
@@ -19,6 +20,7 @@ fn new(key: &str, offer: Offer) -> NewCoupon {
         offer,
         status: Status::Open,
         created_at: noon(),
+        record: None,
     }
 }
 
@@ -244,6 +246,65 @@ pub async fn a_fenced_change_is_not_stored(database: &impl Database) {
     let late = batch([owned.change(0, |coupon| coupon.status = Status::Paused)]);
     assert_eq!(store.write(&late).await.unwrap(), 0);
     assert_eq!(found(&*store, &late).await, (false, FoundRows::Absent));
+}
+
+pub async fn a_change_and_its_record_are_stored_together_and_once(database: &impl Database) {
+    let store = database.store();
+    let record = |name: &str, asked: &str| ChangeRecord {
+        author: ChangeAuthor::new(AuthorKind::Key, name).unwrap(),
+        asked: asked.to_owned(),
+    };
+    let changes = async |coupon, after, limit| {
+        let rows = store.changes(coupon, after, limit).await.unwrap();
+        let row = |row: ChangeRow| (row.version, row.changed_at, row.record);
+        rows.map(|rows| rows.into_iter().map(row).collect::<Vec<_>>())
+    };
+    let request = NewCoupon {
+        record: Some(record("ops", "{\"made\": \"\u{ac00}\"}")),
+        ..new("recorded", offer(Some(10), 1))
+    };
+    let Created::New(coupon) = store.create_coupon(&request).await.unwrap() else {
+        panic!("the key is new")
+    };
+    let id = coupon.id;
+    let mut owned = Owned {
+        fence: claim(&*store, id.shard()).await,
+        coupon,
+    };
+    let created = (1, noon(), request.record.clone());
+    assert_eq!(changes(id, 0, 10).await, Some(vec![created.clone()]));
+
+    // A change that only adds a key makes no version, and so no row.
+    let keys = ChangeKeys::default().with(KeyedChange {
+        key: RequestKey::parse("k").unwrap(),
+        version: Some(1),
+        digest: 1,
+    });
+    assert_eq!(store.write(&batch([owned.key_alone(keys)])).await.unwrap(), 1);
+    let second = owned.recorded_change(Some(record("root", "second")));
+    // What is not stored has no row.
+    let mut stale = second.clone();
+    stale.fence.epoch = Epoch::new(stale.fence.epoch.get() + 1);
+    assert_eq!(store.write(&batch([stale])).await.unwrap(), 0);
+    assert_eq!(changes(id, 0, 10).await, Some(vec![created.clone()]));
+    assert_eq!(store.write(&batch([second.clone()])).await.unwrap(), 1);
+    // A batch that is sent twice adds nothing.
+    assert_eq!(store.write(&batch([second.clone()])).await.unwrap(), 0);
+    assert_eq!(found(&*store, &batch([second])).await, (true, FoundRows::Stored));
+    owned.coupon.version = 2;
+    let third = owned.recorded_change(None);
+    assert_eq!(store.write(&batch([third])).await.unwrap(), 1);
+
+    let second = (2, after_noon(77), Some(record("root", "second")));
+    let third = (3, after_noon(77), None);
+    assert_eq!(
+        changes(id, 0, 10).await,
+        Some(vec![created.clone(), second.clone(), third.clone()])
+    );
+    assert_eq!(changes(id, 0, 1).await, Some(vec![created]));
+    assert_eq!(changes(id, 1, 1).await, Some(vec![second]));
+    assert_eq!(changes(id, 2, 10).await, Some(vec![third]));
+    assert_eq!(changes(CouponId::new(ID_MAX).unwrap(), 0, 10).await, None);
 }
 
 pub async fn a_quantity_below_what_is_stored_or_decided_is_not_stored(database: &impl Database) {

@@ -49,6 +49,7 @@ macro_rules! contract {
             a_change_needs_the_version_before_it
             the_keys_of_changes_are_stored_with_them_and_loaded
             a_fenced_change_is_not_stored
+            a_change_and_its_record_are_stored_together_and_once
             a_quantity_below_what_is_stored_or_decided_is_not_stored
             raising_the_quantity_is_stored_and_allows_more_issuances
             opening_again_finds_the_coupon

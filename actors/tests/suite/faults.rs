@@ -318,6 +318,7 @@ pub async fn two_nodes_make_only_one_coupon_for_a_key(kind: ServerKind) {
             offer: offer(Some(5), 1),
             status: Status::Open,
             created_at: noon(),
+            record: None,
         };
         let answers = join_all((0..8).map(|turn| {
             if turn % 2 == 0 {

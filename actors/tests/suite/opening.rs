@@ -123,6 +123,7 @@ pub async fn a_database_of_an_earlier_build_takes_longer_user_ids_and_keys(kind:
         offer: offer(None, 1),
         status: Status::Open,
         created_at: noon(),
+        record: None,
     };
     assert!(matches!(
         store.create_coupon(&new).await.unwrap(),

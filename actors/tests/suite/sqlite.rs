@@ -325,7 +325,9 @@ async fn the_migrations_of_an_earlier_build_are_taken_and_those_of_another_progr
          ALTER TABLE coupons DROP COLUMN change_keys; DROP INDEX by_phase;
          ALTER TABLE coupons DROP COLUMN description; ALTER TABLE coupons DROP COLUMN metadata;
          ALTER TABLE coupons DROP COLUMN max_discount; ALTER TABLE coupons DROP COLUMN use_until;
-         ALTER TABLE coupons DROP COLUMN time_zone; ALTER TABLE coupons DROP COLUMN no_user_limit; DROP TABLE uses",
+         ALTER TABLE coupons DROP COLUMN time_zone; ALTER TABLE coupons DROP COLUMN no_user_limit;
+         ALTER TABLE coupons DROP COLUMN created_by; ALTER TABLE coupons DROP COLUMN created_as;
+         DROP TABLE coupon_changes; DROP TABLE uses",
     )
     .execute(&mut shell)
     .await

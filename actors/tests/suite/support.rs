@@ -9,6 +9,7 @@ use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
 use actors::coupon::issued::{InconsistentIssuance, Issued, LoadedIssuance};
 use actors::coupon::ledger::LedgerRows;
 use actors::coupon::offer::{Coupon, Discount, Issuance, Offer, Status};
+use actors::coupon::record::ChangeRecord;
 use actors::coupon::rows::{CouponRows, Created, NewCoupon};
 use actors::ids::{Fence, Incarnation, RequestKey, ShardId, UserId};
 use actors::owning::kind::Kind;
@@ -86,6 +87,7 @@ pub async fn create(store: &dyn CouponRows, offer: Offer) -> Coupon {
         offer,
         status: Status::Open,
         created_at: noon(),
+        record: None,
     };
     match store.create_coupon(&new).await.unwrap() {
         Created::New(coupon) => coupon,
@@ -193,6 +195,22 @@ impl Owned {
             issued: Sequence::new(issued),
             returned: 0,
             keys,
+            record: None,
+        })))
+    }
+
+    /// Returns a change to the coupon's next version, with this record.
+    pub fn recorded_change(&self, record: Option<ChangeRecord>) -> Portion {
+        let mut coupon = self.coupon.clone();
+        coupon.version += 1;
+        coupon.updated_at = after_noon(77);
+        self.of(CouponRun::Change(Arc::new(CouponChange {
+            from_version: self.coupon.version,
+            coupon,
+            issued: Sequence::NONE,
+            keys: ChangeKeys::default(),
+            returned: 0,
+            record,
         })))
     }
 
@@ -204,6 +222,7 @@ impl Owned {
             issued: Sequence::NONE,
             returned: 0,
             keys,
+            record: None,
         })))
     }
 

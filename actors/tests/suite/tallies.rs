@@ -193,6 +193,7 @@ async fn owners_of_both_kinds_live_in_one_shard() {
         offer: Offer::titled("test"),
         status: Status::Open,
         created_at: actors::time::timestamp(),
+        record: None,
     };
     let Created::New(coupon) = fixture.store.create_coupon(&new).await.unwrap() else {
         panic!("it is new")

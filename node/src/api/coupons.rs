@@ -14,7 +14,7 @@ mod if_match;
 pub(super) use self::body::{CouponBody, CreateBody, EmptyBody, PatchBody};
 
 use super::list::{PageBody, cursor, limit};
-use super::{Answer, principal, request_key, set_header, set_replayed};
+use super::{Answer, changes, principal, request_key, set_header, set_replayed};
 use crate::http::call::Call;
 use crate::http::json;
 use crate::http::problem::RequestError;
@@ -53,11 +53,13 @@ pub(super) async fn create(service: &Service, call: &Call) -> Answer {
     let (_, by) = principal.require_known()?;
     let key = request_key(&call.head)?.unwrap_or_else(RequestKey::random);
     let (offer, status) = call.json_checked::<CreateBody>()?;
+    let record = changes::record(&principal, "create", Some(call))?;
     let new = NewCoupon {
         key,
         offer,
         status,
         created_at: time::timestamp(),
+        record,
     };
     let (view, replayed) = service.create_coupon(new, by).await?;
     let mut response = coupon(StatusCode::CREATED, &view);
@@ -100,10 +102,17 @@ async fn change(
     principal: &Principal,
 ) -> Answer {
     let (_, by) = principal.require_known()?;
+    let record = match &change {
+        Change::Patch(_) => changes::record(principal, "patch", Some(call)),
+        Change::Pause => changes::record(principal, "pause", None),
+        Change::Resume => changes::record(principal, "resume", None),
+        Change::Close => changes::record(principal, "close", None),
+    };
     let request = ChangeRequest {
         change,
         if_versions: if_match::versions(&call.head)?,
         key: request_key(&call.head)?,
+        record: record?,
     };
     let changing = service.change_coupon(id, request, by, &call.head.span);
     let (view, replayed) = changing.await?;

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
+use actors::coupon::record::ChangeRow;
 use actors::coupon::uses::UseCounts;
 use actors::log_limit::LogLimit;
 use actors::trace::Span;
 
 use super::copies::Copies;
 use super::engine::{ChangeRequest, CouponView, Created, NewCoupon, Refusal, Setback};
+use super::list::{ChangeCursor, Page};
 use super::store_calls::{StoreCallError, write_error};
 use super::{Error, Service, change_log};
 
@@ -118,6 +120,20 @@ impl Service {
             Ok(_) | Err(_) => {}
         }
         changed.map(|done| (done.view, done.replayed))
+    }
+
+    /// Reads a page of a coupon's changes, by version.
+    pub(crate) async fn changes(
+        &self,
+        coupon: CouponId,
+        after: Option<ChangeCursor>,
+        limit: u32,
+    ) -> Result<Page<ChangeRow, ChangeCursor>, Error> {
+        let engine = self.engine()?.clone();
+        let after = after.map_or(0, |ChangeCursor(version)| version);
+        let rows = self.read(engine.changes(coupon, after, limit + 1)).await?;
+        let rows = rows.ok_or(Refusal::UnknownCoupon)?;
+        Ok(Page::cut(rows, limit, |row| ChangeCursor(row.version)))
     }
 
     /// Reads a coupon, at most [`super::copies::AGE_MAX`] old. It shows at least what this node has issued,

@@ -10,6 +10,7 @@ use actors::coupon::change::ChangeOutcome;
 use actors::coupon::client::Coupons;
 use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
 use actors::coupon::issue::IssueOutcome;
+use actors::coupon::record::ChangeRow;
 use actors::coupon::rows::CouponRows;
 use actors::coupon::uses::{Use, UseNumber, UseOutcome, UseRequest, UsedIssuance};
 use actors::engine::{Engine, Options, StartError};
@@ -191,6 +192,16 @@ impl CouponEngine {
     /// Reads a coupon.
     pub(super) async fn coupon(self, id: CouponId) -> StoreResult<Option<CouponView>> {
         self.0.rows().coupon(id).await
+    }
+
+    /// Reads up to `limit` changes of a coupon after a version; `None` if the coupon does not exist.
+    pub(super) async fn changes(
+        self,
+        id: CouponId,
+        after_version: u64,
+        limit: u32,
+    ) -> StoreResult<Option<Vec<ChangeRow>>> {
+        self.0.rows().changes(id, after_version, limit).await
     }
 
     /// Takes one step of a search for coupons, newest first.

@@ -100,6 +100,22 @@ impl Cursor for UseNumber {
     }
 }
 
+/// A place in a coupon's changes, which are in the order of versions: after this version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ChangeCursor(pub(crate) u64);
+
+impl Cursor for ChangeCursor {
+    const LIST: &'static str = "changes:";
+
+    fn write(&self) -> String {
+        self.0.to_string()
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        whole_number(text).map(Self)
+    }
+}
+
 /// Issuances of a user, newest first.
 impl Cursor for UserCursor {
     const LIST: &'static str = "mine:";

@@ -316,7 +316,7 @@ async fn every_operation_of_the_document_is_answered_as_the_document_says() {
             asked += 1;
         }
     }
-    assert_eq!(asked, 28);
+    assert_eq!(asked, 29);
 }
 
 #[tokio::test]

@@ -256,6 +256,7 @@ fn a_change_with_a_known_key_is_replayed_whatever_came_after_it() {
         if_versions: if_versions.to_vec(),
         key: Some(RequestKey::parse(key).unwrap()),
         change,
+        record: None,
     };
     let judge =
         |ledger: &Ledger, request: &ChangeRequest| CouponKind::judge(ledger, at(0), &request.clone().into());

@@ -4,6 +4,7 @@ use crate::coupon::change_keys::ChangeKeys;
 use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::ledger::CouponHead;
 use crate::coupon::offer::{Coupon, Discount, Issuance, Metadata, Offer, PER_USER_LIMIT_MAX, Status};
+use crate::coupon::record::{ChangeAuthor, ChangeRecord, ChangeRow};
 use crate::coupon::uses::{Figures, LatestUse, Use, UseCounts, UseKind, UseNumber};
 use crate::ids::{Author, OrderId, RequestKey, UserId};
 use crate::store::Result;
@@ -122,6 +123,35 @@ pub(crate) fn head(row: &impl StoredRow) -> Result<CouponHead> {
     Ok(CouponHead {
         coupon: coupon(row)?,
         change_keys: readable(change_keys, "change_keys")?,
+    })
+}
+
+/// The columns of `coupons AS c` that [`change_row`] reads.
+macro_rules! creation_columns {
+    () => {
+        "c.created_at AS changed_at, c.created_by AS author, c.created_as AS asked"
+    };
+}
+pub(crate) use creation_columns;
+
+/// Returns the values of a record's two columns: who made a change, and what it asked for.
+pub(crate) fn record_columns(record: Option<&ChangeRecord>) -> (Option<String>, Option<&str>) {
+    record
+        .map(|record| (record.author.column(), record.asked.as_str()))
+        .unzip()
+}
+
+/// Returns the row of the audit log for this version, from the columns `changed_at`, `author` and `asked`.
+pub(crate) fn change_row(row: &impl StoredRow, version: u64) -> Result<ChangeRow> {
+    let author = row.optional_text("author")?.map(ChangeAuthor::parse);
+    let author = author.map(|author| readable(author, "author")).transpose()?;
+    let asked = row.optional_text("asked")?.map(str::to_owned);
+    Ok(ChangeRow {
+        version,
+        changed_at: time(row, "changed_at")?,
+        record: author
+            .zip(asked)
+            .map(|(author, asked)| ChangeRecord { author, asked }),
     })
 }
 

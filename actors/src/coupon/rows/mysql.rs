@@ -19,6 +19,7 @@ use crate::coupon::entry::CouponRun;
 use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::ledger::CouponHead;
 use crate::coupon::offer::{CouponView, Issuance};
+use crate::coupon::record::ChangeRow;
 use crate::coupon::rows::{CouponPage, CouponQuery, CouponRows, Created, NewCoupon, UserCursor};
 use crate::coupon::tail::{Tail, TailCursor};
 use crate::coupon::uses::{LatestUse, Use, UseNumber};
@@ -90,6 +91,15 @@ impl CouponRows for MySqlStore {
 
     async fn coupon(&self, id: CouponId) -> Result<Option<CouponView>> {
         framed!(READ, readers, self, reads::coupon, id)
+    }
+
+    async fn changes(
+        &self,
+        coupon: CouponId,
+        after_version: u64,
+        limit: u32,
+    ) -> Result<Option<Vec<ChangeRow>>> {
+        framed!(READ, readers, self, reads::changes, coupon, after_version, limit)
     }
 
     async fn coupons(&self, query: &CouponQuery) -> Result<CouponPage> {

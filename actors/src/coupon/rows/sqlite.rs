@@ -17,6 +17,7 @@ use crate::coupon::entry::CouponRun;
 use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::ledger::CouponHead;
 use crate::coupon::offer::{CouponView, Issuance};
+use crate::coupon::record::ChangeRow;
 use crate::coupon::rows::{CouponPage, CouponQuery, CouponRows, Created, NewCoupon, UserCursor};
 use crate::coupon::tail::{Tail, TailCursor};
 use crate::coupon::uses::{LatestUse, Use, UseNumber};
@@ -81,6 +82,23 @@ impl CouponRows for SqliteStore {
 
     async fn coupon(&self, id: CouponId) -> Result<Option<CouponView>> {
         framed!(read_limited, reader, self, reads::coupon, id)
+    }
+
+    async fn changes(
+        &self,
+        coupon: CouponId,
+        after_version: u64,
+        limit: u32,
+    ) -> Result<Option<Vec<ChangeRow>>> {
+        framed!(
+            read_limited,
+            reader,
+            self,
+            reads::changes,
+            coupon,
+            after_version,
+            limit
+        )
     }
 
     async fn coupons(&self, query: &CouponQuery) -> Result<CouponPage> {

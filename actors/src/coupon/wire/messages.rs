@@ -59,6 +59,11 @@ pub struct Change {
     /// may refuse a change that satisfies the condition, and never executes one that does not.
     #[prost(uint64, repeated, tag = "5")]
     pub or_versions: Vec<u64>,
+    /// Who makes the change, for the audit log. The previous release knows neither this nor the next field.
+    #[prost(string, optional, tag = "6")]
+    pub author: Option<String>,
+    #[prost(string, optional, tag = "7")]
+    pub asked: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]

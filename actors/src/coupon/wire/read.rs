@@ -13,6 +13,7 @@ use crate::coupon::offer::{
     Coupon, Discount, DiscountKind, DiscountPatch, InvalidField, Issuance, MetadataPatch, Offer, OfferPatch,
     Status,
 };
+use crate::coupon::record::{ASKED_BYTES_MAX, ChangeAuthor, ChangeRecord};
 use crate::coupon::uses::UsedIssuance;
 use crate::coupon::{CouponAsk, CouponOutcome};
 use crate::ids::{ID_MAX, RequestKey, UserId};
@@ -65,6 +66,14 @@ fn change(request: messages::Change) -> Result<ChangeRequest> {
     is_list.then_some(()).required("condition")?;
     let key = request.key.as_deref().map(RequestKey::parse);
     let key = key.transpose().required("request key")?;
+    let record = match (request.author.as_deref(), request.asked.clone()) {
+        (None, None) => None,
+        (Some(author), Some(asked)) if asked.len() <= ASKED_BYTES_MAX => {
+            let author = ChangeAuthor::parse(author).required("author")?;
+            Some(ChangeRecord { author, asked })
+        }
+        _ => return Err(DecodeError::Wrong("record")),
+    };
     let change = match (request.kind(), request.patch) {
         (messages::ChangeKind::Patch, Some(patch)) => Change::Patch(Box::new(self::patch(*patch)?)),
         (messages::ChangeKind::Pause, None) => Change::Pause,
@@ -76,6 +85,7 @@ fn change(request: messages::Change) -> Result<ChangeRequest> {
         change,
         if_versions: first.into_iter().chain(others).collect(),
         key,
+        record,
     })
 }
 

@@ -11,6 +11,7 @@ use crate::coupon::issue::{IssueOutcome, IssueRequest, Refusal};
 use crate::coupon::offer::{
     Coupon, Discount, DiscountKind, DiscountPatch, InvalidField, Issuance, Offer, OfferPatch, Status,
 };
+use crate::coupon::record::{AuthorKind, ChangeAuthor, ChangeRecord};
 use crate::coupon::uses::decide::{Step, UseRefusal};
 use crate::coupon::uses::{
     Figures, LatestUse, UseCounts, UseDone, UseKind, UseOutcome, UseRequest, UsedIssuance,
@@ -305,6 +306,14 @@ fn patch() -> impl Strategy<Value = OfferPatch> {
     )
 }
 
+fn record() -> impl Strategy<Value = ChangeRecord> {
+    let kind = prop::sample::select(vec![AuthorKind::User, AuthorKind::Key]);
+    (kind, "[!-~]{1,128}", ".{0,40}").prop_map(|(kind, name, asked)| ChangeRecord {
+        author: ChangeAuthor::new(kind, &name).unwrap(),
+        asked,
+    })
+}
+
 fn ask() -> impl Strategy<Value = CouponAsk> {
     let change = prop_oneof![
         patch().prop_map(|patch| Change::Patch(Box::new(patch))),
@@ -313,13 +322,20 @@ fn ask() -> impl Strategy<Value = CouponAsk> {
     prop_oneof![
         (user(), key()).prop_map(|(user, key)| CouponAsk::Issue(IssueRequest { user, key })),
         use_request().prop_map(|request| CouponAsk::Use(Box::new(request))),
-        (change, vec(any::<u64>(), 0..4), option::of(key())).prop_map(|(change, if_versions, key)| {
-            CouponAsk::Change(ChangeRequest {
-                change,
-                if_versions,
-                key,
-            })
-        }),
+        (
+            change,
+            vec(any::<u64>(), 0..4),
+            option::of(key()),
+            option::of(record())
+        )
+            .prop_map(|(change, if_versions, key, record)| {
+                CouponAsk::Change(ChangeRequest {
+                    change,
+                    if_versions,
+                    key,
+                    record,
+                })
+            }),
     ]
 }
 

@@ -42,6 +42,10 @@ pub(crate) fn change_bytes(change: Change) -> Vec<u8> {
 
 fn change(request: ChangeRequest) -> messages::Change {
     let mut if_versions = request.if_versions.into_iter();
+    let record = request
+        .record
+        .map(|record| (record.author.column(), record.asked));
+    let (author, asked) = record.unzip();
     let (kind, patch) = match request.change {
         Change::Patch(patch) => (messages::ChangeKind::Patch, Some(Box::new(self::patch(*patch)))),
         Change::Pause => (messages::ChangeKind::Pause, None),
@@ -54,6 +58,8 @@ fn change(request: ChangeRequest) -> messages::Change {
         patch,
         key: request.key.map(|key| key.as_str().to_owned()),
         or_versions: if_versions.collect(),
+        author,
+        asked,
     }
 }
 

@@ -193,6 +193,7 @@ impl Node {
             offer,
             status: Status::Open,
             created_at: Timestamp::from_micros(0).unwrap(),
+            record: None,
         };
         self.store.create_coupon(&new).await.unwrap();
     }

@@ -200,7 +200,7 @@ mod tests {
         let made = all(&mysql(&[]));
         assert_eq!(
             list(made.keys()),
-            "cluster, coupons, issuances, nodes, shards, uses",
+            "cluster, coupon_changes, coupons, issuances, nodes, shards, uses",
             "{made:?}"
         );
         let nodes = [
@@ -216,7 +216,7 @@ mod tests {
             "state",
         ];
         assert_eq!(made["nodes"], columns(&nodes));
-        assert_eq!(made["coupons"].len(), 23);
+        assert_eq!(made["coupons"].len(), 25);
         assert_eq!(made, all(&sqlite(&[])), "the same for both kinds of database");
     }
 

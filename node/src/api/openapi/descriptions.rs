@@ -72,6 +72,11 @@ pub(super) fn operation(name: &str) -> &'static str {
             "`after_sequence` continues a list that was read before, also after the last page of a cursor."
         }
         "my_issuances" => "An issuance that was answered 201 is in the list at once, on every node.",
+        "coupon_changes" => {
+            "The creation and each change that made a version. `fields` is the body of the request. A change that \
+             a node of the previous release received has no `who` and no `what`; one that such a node stored is \
+             missing."
+        }
         "me" => {
             "The admin token is the key `admin`. A user without further rights has the role `user`. With a key \
              and a user, as a gateway may send them, the answer is the key."
@@ -84,15 +89,6 @@ pub(super) fn operation(name: &str) -> &'static str {
             "The nodes and shards as the database has them now. `incarnation` is one life of a node."
         }
         "cluster_coupon" => "`owner` is null while no node owns the shard.",
-        "livez" => "Never asks the database. Restart a process that does not answer.",
-        "readyz" => {
-            "503 while the node starts or stops, is outside the group, or has no lease or no database; \
-             `reasons` says which."
-        }
-        "metrics" => "Each metric has a help text.",
-        "openapi" => "Describes exactly what this node answers. Client generators read it.",
-        "docs" => "Swagger UI, served by the node alone.",
-        "docs_file" => "Scripts, styles and icons.",
         _ => of_a_use(name),
     }
 }
@@ -122,6 +118,22 @@ fn of_a_use(name: &str) -> &'static str {
             "With `return_quantity`, another one may be issued instead: `returned` of the coupon rises. The \
              user still counts as having it. The body may be absent."
         }
+        _ => of_operators(name),
+    }
+}
+
+/// Returns the description of an operation for operators and pages.
+fn of_operators(name: &str) -> &'static str {
+    match name {
+        "livez" => "Never asks the database. Restart a process that does not answer.",
+        "readyz" => {
+            "503 while the node starts or stops, is outside the group, or has no lease or no database; \
+             `reasons` says which."
+        }
+        "metrics" => "Each metric has a help text.",
+        "openapi" => "Describes exactly what this node answers. Client generators read it.",
+        "docs" => "Swagger UI, served by the node alone.",
+        "docs_file" => "Scripts, styles and icons.",
         _ => "",
     }
 }

@@ -45,6 +45,8 @@ pub(super) fn response(schema: &str) -> Value {
         "CouponPage" => json!({"items": [coupon()], "next_cursor": null}),
         "Issuance" => issuance(),
         "IssuancePage" => json!({"items": [issuance()], "next_cursor": null}),
+        "Change" => change(),
+        "ChangePage" => json!({"items": [change()], "next_cursor": null}),
         "Me" => json!({"kind": "key", "name": "admin", "role": "admin"}),
         "Quote" => json!({
             "order_amount": ORDER_AMOUNT, "discount": 10_000, "payable": 35_000, "usable": true
@@ -64,6 +66,15 @@ pub(super) fn response(schema: &str) -> Value {
         "NotReady" => json!({"ready": false, "reasons": ["starting"]}),
         _ => json!({}),
     }
+}
+
+fn change() -> Value {
+    json!({
+        "version": 2,
+        "who": {"kind": "key", "name": "admin"},
+        "when": "2026-11-27T00:00:00.000000Z",
+        "what": {"change": "patch", "fields": {"total_quantity": 600}}
+    })
 }
 
 fn coupon() -> Value {

@@ -11,6 +11,7 @@ use utoipa::openapi::{Ref, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::one_of;
+use crate::api::changes::{ChangeBody, WhatBody, WhoBody};
 use crate::api::cluster::{ClusterBody, NodeBody, PlaceBody, ShardBody};
 use crate::api::coupons::{CouponBody, CreateBody, EmptyBody, PatchBody};
 use crate::api::issuances::IssuanceBody;
@@ -41,6 +42,10 @@ pub(super) fn all() -> Vec<(&'static str, RefOr<Schema>)> {
         ("Issuance", IssuanceBody::schema()),
         ("IssuancePage", page("Issuance")),
         ("IssueRequest", issue_request()),
+        ("Change", ChangeBody::schema()),
+        ("ChangePage", page("Change")),
+        ("Author", WhoBody::schema()),
+        ("Asked", WhatBody::schema()),
         ("Me", MeBody::schema()),
         ("Use", UseBody::schema()),
         ("PastUse", PastUseBody::schema()),

@@ -1,7 +1,7 @@
 //! The table of routes. The hot route is first, because paths are compared in this order.
 
 use super::{Access, Body, Operation, Route, Success, Verb};
-use crate::api::{cluster, coupons, docs, issuances, me, openapi, operations, uses};
+use crate::api::{changes, cluster, coupons, docs, issuances, me, openapi, operations, uses};
 use crate::http::route_metrics::RouteMetrics;
 use crate::service::engine::Change;
 
@@ -45,7 +45,7 @@ const fn text(media_type: &'static str) -> Success {
 }
 
 /// All routes.
-pub(in crate::api) static ROUTES: [Route; 25] = [
+pub(in crate::api) static ROUTES: [Route; 26] = [
     Route {
         metrics: RouteMetrics::new("/v1/coupons/{id}/issuances"),
         operations: &[
@@ -305,6 +305,20 @@ pub(in crate::api) static ROUTES: [Route; 25] = [
             body: None,
             success: json(200, "UsePage", &[]),
             problems: &[CREDENTIALS, &["UNKNOWN_ISSUANCE", "INVALID"], STORE],
+        }],
+    },
+    Route {
+        metrics: RouteMetrics::new("/v1/coupons/{id}/changes"),
+        operations: &[Operation {
+            method: Verb::Get,
+            handler: |service, call| Box::pin(changes::list(service, call)),
+            name: "coupon_changes",
+            summary: "Lists what administrators changed about a coupon, by version, with who did it",
+            access: Access::Reader,
+            parameters: &["limit", "cursor"],
+            body: None,
+            success: json(200, "ChangePage", &[]),
+            problems: &[CREDENTIALS, &["UNKNOWN_COUPON", "INVALID"], STORE],
         }],
     },
     Route {

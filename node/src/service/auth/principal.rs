@@ -1,5 +1,6 @@
 //! The principal of a request, and what it may do.
 
+use actors::coupon::record::{AuthorKind, ChangeAuthor};
 use actors::ids::{Author, UserId};
 
 use super::key_ring::KeyName;
@@ -122,6 +123,16 @@ impl Principal {
             }
             (None, None) => Err(self.unauthenticated(MissingCredentials::Token)),
         }
+    }
+
+    /// Returns who makes a change, for the audit log. Fails if the principal is unknown.
+    pub(crate) fn change_author(&self) -> Result<Option<ChangeAuthor>, Error> {
+        let (kind, name) = self.require_known()?;
+        let kind = match kind {
+            Kind::User => AuthorKind::User,
+            Kind::Key => AuthorKind::Key,
+        };
+        Ok(ChangeAuthor::new(kind, name))
     }
 
     /// Returns the role.

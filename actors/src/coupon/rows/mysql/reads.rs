@@ -6,9 +6,10 @@ use sqlx::{AssertSqlSafe, MySql, MySqlConnection};
 
 use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::offer::{Coupon, CouponView, Issuance};
+use crate::coupon::record::ChangeRow;
 use crate::coupon::rows::columns::{
-    self as rows, coupon_columns, coupon_range, discount_columns, issuance_columns, limit_columns,
-    metadata_column, use_counts_column,
+    self as rows, coupon_columns, coupon_range, creation_columns, discount_columns, issuance_columns,
+    limit_columns, metadata_column, record_columns, use_counts_column,
 };
 use crate::coupon::rows::search::{SearchDialect, Statement, Value};
 use crate::coupon::rows::{CouponPage, CouponQuery, Created, NewCoupon, UserCursor};
@@ -34,8 +35,8 @@ const CREATE: &str = "
 INSERT INTO coupons (title, description, metadata, discount_kind, discount_value, max_discount,
                      min_order_amount, total_quantity, per_user_limit, no_user_limit, starts_at, ends_at,
                      use_within_days, use_until, time_zone, status, version, created_at, updated_at,
-                     creation_key, creation_body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?)";
+                     creation_key, creation_body, created_by, created_as)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?)";
 
 const CREATED_BEFORE: &str = concat!(
     "SELECT ",
@@ -95,6 +96,17 @@ const ISSUANCES_OF_COUPON_AND_USER: &str = concat!(
  ORDER BY sequence LIMIT ?"
 );
 
+const CREATION: &str = concat!(
+    "SELECT ",
+    creation_columns!(),
+    " FROM coupons AS c WHERE c.id = ?"
+);
+
+const CHANGES: &str = "
+SELECT version, changed_at, author, asked FROM coupon_changes
+ WHERE coupon_id = ? AND version > ? AND changed_at IS NOT NULL
+ ORDER BY version LIMIT ?";
+
 /// Creates a coupon, or returns the one that this key created before. The earlier coupon is looked up first,
 /// because each attempt to insert a row takes an id, even one that fails.
 pub(crate) async fn create_coupon(connection: &mut MySqlConnection, new: &NewCoupon) -> Result<Created> {
@@ -102,6 +114,7 @@ pub(crate) async fn create_coupon(connection: &mut MySqlConnection, new: &NewCou
         return Ok(before);
     }
     let (offer, body) = (&new.offer, new.body());
+    let (author, asked) = record_columns(new.record.as_ref());
     let (kind, value) = discount_columns(offer.discount);
     let (per_user_limit, no_user_limit) = limit_columns(offer.per_user_limit);
     let made = sqlx::query(CREATE)
@@ -125,6 +138,8 @@ pub(crate) async fn create_coupon(connection: &mut MySqlConnection, new: &NewCou
         .bind(new.created_at.as_micros())
         .bind(new.key.as_str())
         .bind(&body)
+        .bind(author)
+        .bind(asked)
         .execute(&mut *connection)
         .await;
     match made {
@@ -272,4 +287,34 @@ fn view(row: &MySqlRow) -> Result<CouponView> {
         coupon: rows::coupon(row)?,
         issued: Sequence::new(issued),
     })
+}
+
+/// Returns a page of a coupon's changes, which begins with its creation.
+pub(crate) async fn changes(
+    connection: &mut MySqlConnection,
+    coupon: CouponId,
+    after_version: u64,
+    limit: u32,
+) -> Result<Option<Vec<ChangeRow>>> {
+    let id = integer(coupon.get());
+    let creation = sqlx::query(CREATION).bind(id).fetch_optional(&mut *connection);
+    let Some(creation) = creation.await.map_err(on_read)? else {
+        return Ok(None);
+    };
+    let mut changes = Vec::new();
+    if after_version < 1 && limit > 0 {
+        changes.push(rows::change_row(&creation, 1)?);
+    }
+    let left = i64::from(limit).saturating_sub(changes.len() as i64);
+    let read = sqlx::query(CHANGES)
+        .bind(id)
+        .bind(integer(after_version))
+        .bind(left)
+        .fetch_all(connection)
+        .await
+        .map_err(on_read)?;
+    for row in &read {
+        changes.push(rows::change_row(row, number(row, "version")?)?);
+    }
+    Ok(Some(changes))
 }

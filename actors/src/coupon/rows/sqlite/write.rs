@@ -2,12 +2,12 @@
 
 use std::fmt::Write;
 
-use sqlx::SqliteConnection;
+use sqlx::{Connection, SqliteConnection};
 
 use crate::coupon::CouponKind;
 use crate::coupon::entry::{CouponChange, CouponRun};
 use crate::coupon::offer::Issuance;
-use crate::coupon::rows::columns::{discount_columns, metadata_column};
+use crate::coupon::rows::columns::{discount_columns, metadata_column, record_columns};
 use crate::ids::{Fence, ShardId};
 use crate::owning::kind::Run;
 use crate::store::batch;
@@ -47,6 +47,10 @@ UPDATE coupons
         OR ?5 + ?24 >= max(?16, coalesce((SELECT max(sequence) FROM issuances WHERE coupon_id = ?12), 0)))
    AND ?24 = coalesce((SELECT returned FROM uses WHERE coupon_id = ?12 ORDER BY use_sequence DESC LIMIT 1), 0)";
 
+/// The row of the audit log for the version that [`UPDATE`] made.
+const RECORD: &str =
+    "INSERT INTO coupon_changes (coupon_id, version, changed_at, author, asked) VALUES (?1, ?2, ?3, ?4, ?5)";
+
 /// Stores the issuances of portions given as [`portions_json`]. Returns how many rows it stored.
 pub(crate) async fn issuances(connection: &mut SqliteConnection, portions_json: String) -> Result<u64> {
     // `execute` steps to the end of the statement, where it commits. With a call that returns rows, the
@@ -68,6 +72,8 @@ pub(crate) async fn change(
 ) -> Result<u64> {
     let (coupon, offer) = (&change.coupon, &change.coupon.offer);
     let (kind, value) = discount_columns(offer.discount);
+    // The change and its row of the audit log are stored together.
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(on_write)?;
     let stored = sqlx::query(UPDATE)
         .bind(&offer.title)
         .bind(kind)
@@ -93,9 +99,22 @@ pub(crate) async fn change(
         .bind(offer.use_until.map(|time| time.as_micros()))
         .bind(&offer.time_zone)
         .bind(integer(change.returned))
-        .execute(connection)
+        .execute(&mut *transaction)
         .await
         .map_err(on_write)?;
+    if stored.rows_affected() == 1 && change.makes_version() {
+        let (author, asked) = record_columns(change.record.as_ref());
+        sqlx::query(RECORD)
+            .bind(integer(coupon.id.get()))
+            .bind(integer(coupon.version))
+            .bind(coupon.updated_at.as_micros())
+            .bind(author)
+            .bind(asked)
+            .execute(&mut *transaction)
+            .await
+            .map_err(on_write)?;
+    }
+    transaction.commit().await.map_err(on_write)?;
     Ok(stored.rows_affected())
 }
 

@@ -44,3 +44,22 @@ CREATE TABLE IF NOT EXISTS uses (
     -- Finds what became of one issuance.
     KEY by_issuance (coupon_id, sequence, use_sequence)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET ascii COLLATE ascii_bin;
+
+-- The audit log: a row for each version of a coupon that a change made, with who made it and what it asked for. A row without a time is empty:
+-- the statement that stores a change fills it, as an UPDATE cannot add one. Who made the coupon itself, and what was asked for, is in its row.
+-- Rows of both that nodes of the previous release made have neither.
+CREATE TABLE IF NOT EXISTS coupon_changes (
+    coupon_id   BIGINT NOT NULL,
+    version     BIGINT NOT NULL CHECK (version >= 1),
+    changed_at  BIGINT,
+    author      VARCHAR(133) CHARACTER SET ascii COLLATE ascii_bin,
+    asked       MEDIUMTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin,
+    PRIMARY KEY (coupon_id, version)
+) ENGINE = InnoDB DEFAULT CHARACTER SET ascii COLLATE ascii_bin;
+SET @statement = IF(
+    (SELECT COUNT(*) FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = 'coupons' AND COLUMN_NAME = 'created_as') = 0,
+    'ALTER TABLE coupons ADD COLUMN created_by VARCHAR(133) CHARACTER SET ascii COLLATE ascii_bin, ADD COLUMN created_as MEDIUMTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin',
+    'DO 0');
+PREPARE statement FROM @statement;
+EXECUTE statement;
+DEALLOCATE PREPARE statement;

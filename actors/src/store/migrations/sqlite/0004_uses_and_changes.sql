@@ -31,3 +31,16 @@ CREATE TABLE uses (
 ) STRICT, WITHOUT ROWID;
 -- Finds what became of one issuance. The key of a row ends its entry.
 CREATE INDEX by_issuance ON uses (coupon_id, sequence);
+
+-- The audit log: a row for each version of a coupon that a change made, with who made it and what it asked for. Who made the coupon itself,
+-- and what was asked for, is in its row. Rows of both that nodes of the previous release made have neither.
+CREATE TABLE coupon_changes (
+    coupon_id   INTEGER NOT NULL,
+    version     INTEGER NOT NULL CHECK (version >= 1),
+    changed_at  INTEGER NOT NULL,
+    author      TEXT,
+    asked       TEXT,
+    PRIMARY KEY (coupon_id, version)
+) WITHOUT ROWID;
+ALTER TABLE coupons ADD COLUMN created_by TEXT;
+ALTER TABLE coupons ADD COLUMN created_as TEXT;
