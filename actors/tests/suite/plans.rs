@@ -1,8 +1,9 @@
 //! How many statements, steps and prepared statements the store needs, and which indexes its reads use.
 
-use actors::coupon::ids::{CouponId, Sequence};
+use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
 use actors::coupon::offer::Phase;
 use actors::coupon::rows::{CouponFilter, CouponQuery, CouponRows, UserCursor};
+use actors::coupon::uses::UseNumber;
 use actors::ids::UserId;
 use actors::store::EntryStore;
 use actors::store::batch::FoundRows;
@@ -13,6 +14,7 @@ use sqlx::{AssertSqlSafe, Row};
 use crate::database::OnServer;
 use crate::locks::on_different_shards;
 use crate::support::{Owned, batch, found, user};
+use crate::using;
 use testkit::servers::{ServerKind, run};
 
 /// Returns the number of statements so far, of all sessions.
@@ -127,6 +129,52 @@ pub async fn no_read_of_clients_goes_through_a_whole_coupon(kind: ServerKind) {
     let taken = steps(&mut shell).await - before;
     // Of these steps, 256 are those of reading back, which goes through all shards once.
     assert!(taken < 456, "{taken} steps");
+}
+
+pub async fn nothing_goes_through_all_uses_of_a_coupon(kind: ServerKind) {
+    let database = OnServer::through(kind, None).await;
+    let store = &*database.store;
+    let owned = Owned::make(store, Some(2_000), 1).await;
+    store.write(&batch([owned.strangers(1..=2_000)])).await.unwrap();
+    for round in 0..2 {
+        let uses = (1..=2_000).map(|sequence| using::reserved(&owned, round * 2_000 + sequence, sequence));
+        let uses = using::portion(&owned, uses.collect());
+        assert_eq!(store.write(&batch([uses])).await.unwrap(), 2_000);
+    }
+    let returned = using::portion(&owned, vec![using::revoked(&owned, 4_001, 1, 1)]);
+    assert_eq!(store.write(&batch([returned])).await.unwrap(), 1);
+    let mut shell = database.shell().await;
+    run(&mut shell, "ANALYZE TABLE issuances, coupons, uses").await;
+    let id = |sequence| IssuanceId {
+        coupon: owned.id(),
+        sequence: Sequence::new(sequence),
+    };
+    let mut before = steps(&mut shell).await;
+    let mut taken = async || {
+        let now = steps(&mut shell).await;
+        now - std::mem::replace(&mut before, now)
+    };
+    let ids: Vec<IssuanceId> = (2..=201).map(id).collect();
+    assert_eq!(store.latest_uses(&ids).await.unwrap().len(), 200);
+    let latest = taken().await;
+    assert!(
+        latest < 2_000,
+        "{latest} steps for the latest uses of 200 issuances"
+    );
+    assert_eq!(store.uses_of(id(7), UseNumber::NONE, 10).await.unwrap().len(), 2);
+    assert_eq!(store.coupon(owned.id()).await.unwrap().unwrap().uses.returned, 1);
+    assert_eq!(
+        store
+            .write(&batch([owned.strangers(2_001..=2_001)]))
+            .await
+            .unwrap(),
+        1
+    );
+    let one = taken().await;
+    assert!(
+        one < 100,
+        "{one} steps for the uses of one issuance, a coupon and an issuance"
+    );
 }
 
 /// Returns the reads of this table that the server executed since its log was last emptied.

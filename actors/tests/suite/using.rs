@@ -17,7 +17,7 @@ use crate::support::{
 };
 
 /// Returns the use with this number: a reservation of the issuance by an order of its own.
-fn reserved(owned: &Owned, number: u64, sequence: u64) -> Use {
+pub fn reserved(owned: &Owned, number: u64, sequence: u64) -> Use {
     Use {
         coupon: owned.id(),
         number: UseNumber::new(number),
@@ -42,7 +42,7 @@ fn reserved(owned: &Owned, number: u64, sequence: u64) -> Use {
     }
 }
 
-fn revoked(owned: &Owned, number: u64, sequence: u64, returned: u64) -> Use {
+pub fn revoked(owned: &Owned, number: u64, sequence: u64, returned: u64) -> Use {
     let reserved = reserved(owned, number, sequence);
     Use {
         shown: LatestUse {
@@ -64,7 +64,7 @@ fn revoked(owned: &Owned, number: u64, sequence: u64, returned: u64) -> Use {
     }
 }
 
-fn portion(owned: &Owned, uses: Vec<Use>) -> Portion {
+pub fn portion(owned: &Owned, uses: Vec<Use>) -> Portion {
     Portion {
         id: owned.id(),
         shard: owned.id().shard(),
