@@ -404,10 +404,11 @@ pub async fn a_take_over_waits_for_a_change_in_progress(kind: ServerKind) {
     let (_, database) = with_long_lock_waits(kind).await;
     let owned = Owned::make(&*database.store, Some(10), 1).await;
     let (mut holder, mut watcher) = (database.shell().await, database.shell().await);
+    // The row of the audit log is made before, by a statement that only reads the coupon.
     run(
         &mut holder,
         &format!(
-            "BEGIN; SELECT * FROM coupons WHERE id = {} FOR UPDATE",
+            "BEGIN; SELECT * FROM coupons WHERE id = {} LOCK IN SHARE MODE",
             owned.id()
         ),
     )
