@@ -43,7 +43,7 @@ impl Settings {
         warn(
             self.get("innodb_flush_log_at_trx_commit") != "1",
             "innodb_flush_log_at_trx_commit",
-            "commits are lost with power; set it to 1",
+            "a power failure loses commits; set it to 1",
         );
         let is_logged = is_on(self.get("log_bin"));
         warn(
