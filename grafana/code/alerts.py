@@ -66,4 +66,7 @@ def check() -> list[str]:
                     wrong.append(f"{board['title']}: {panel['title']}: no {anchor} in docs/runbook.md")
             if panel["type"] != "row" and not panel.get("description"):
                 wrong.append(f"{board['title']}: {panel['title']}: no description")
+            may_be_empty = "Nothing is shown" in panel.get("description", "")
+            if may_be_empty and not panel["fieldConfig"]["defaults"].get("noValue"):
+                wrong.append(f"{board['title']}: {panel['title']}: no text for when it is empty")
     return wrong

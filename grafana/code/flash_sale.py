@@ -35,6 +35,10 @@ OUTCOMES = {
     "store_unavailable": RED,
     "outcome_unknown": "dark-red",
     "not_started": GREY,
+    "paused": "light-blue",
+    "closed": "dark-blue",
+    "ended": "super-light-blue",
+    "unknown_coupon": "dark-purple",
 }
 COUPONS = 'job="$job",coupon=~"$coupon"'
 ISSUED = f"max by (coupon) (coupon_issued_quantity{{{COUPONS}}})"
@@ -69,9 +73,10 @@ def build():
             decimals=0,
         ),
         number(
-            "Failed, of all",
+            "Failed, of all issue requests",
             "Share of issue requests that were not answered with a decision: overloaded, owner moving, "
-            "database away, outcome unknown. Refusals are decisions.",
+            "database away, outcome unknown. Refusals are decisions. What a starting node answers 503 before "
+            "it can decide is only in Service level: Failures a second.",
             f"sum({rate('coupon_issue_total', failures)}) / {total}",
             "percentunit",
             thresholds=steps((0.001, YELLOW), (0.01, RED)),
@@ -88,7 +93,8 @@ def build():
         ),
         number(
             "Oldest unstored decision",
-            "Age of the oldest decision that is not committed yet. Its answer waits for the commit.",
+            "Age of the oldest decision that is not committed yet, at the last scrape. Its answer waits for "
+            "the commit.",
             f"max(coupon_oldest_unstored_entry_age_seconds{{{NODES}}})",
             "s",
             thresholds=steps((0.5, YELLOW), (2, RED)),
@@ -98,7 +104,9 @@ def build():
         section("Who gets which answer"),
         lines(
             "Answers to issue requests, by outcome",
-            "Answers a second. Green is issued; blue and purple are refusals; the warm colours are failures.",
+            "Answers a second. Green is issued, light green the same answer again for a repeated request; "
+            "blue, purple and grey are refusals; the warm colours are failures. Rates and percentiles are "
+            "of the last four scrapes: with a scrape every 5 s, what ended is shown for 20 s more.",
             [Query(f"sum by (outcome) ({rate('coupon_issue_total')}) > 0", "{{outcome}}")],
             "reqps",
             width=16,
@@ -107,7 +115,7 @@ def build():
             colors=OUTCOMES,
         ),
         lines(
-            "Answered at the door, of all",
+            "Answered at the door, of all issue requests",
             "Share of issue requests that the receiving node answers by itself, because it knows that the "
             "coupon is sold out. High after a coupon sold out.",
             [Query(f"sum({rate('coupon_door_answers_total')}) / {total}", "at the door")],
@@ -118,7 +126,8 @@ def build():
         section("Coupons on sale"),
         bars(
             "Issued, of the quantity",
-            "Share of the quantity that is issued, for each node's busiest coupons that have a quantity.",
+            "Share of the quantity that is issued, for each node's busiest coupons that have a quantity. "
+            "Yellow from 90 % on; blue is sold out.",
             f"{ISSUED} / {OFFERED}",
             "percentunit",
             thresholds=steps((0.9, YELLOW), (1, BLUE)),
@@ -136,12 +145,14 @@ def build():
         ),
         lines(
             "Time until sold out",
-            "At the pace of the last minute. Nothing is shown for a coupon that is sold out or of which "
-            "none is issued at present.",
+            "At the pace of the last minute, so too long when a rush begins, and too short when it is over. "
+            "Nothing is shown for a coupon that is sold out or of which none is issued at present; the "
+            "legend keeps its last value.",
             [Query(f"({LEFT} > 0) / ({SPEED} > 0)", "coupon {{coupon}}")],
             "s",
             width=6,
             anchor="couponabouttosellout",
+            empty="No coupon is being issued",
         ),
         lines(
             "Requests that reach the owner, a second",
@@ -182,7 +193,8 @@ def build():
         section("How far storing is behind"),
         lines(
             "Age of the oldest unstored decision",
-            "Age of the oldest decision that is not committed yet, by node. Its answer waits for the commit.",
+            "Age of the oldest decision that is not committed yet, by node. Its answer waits for the commit. "
+            "As each scrape finds it: a delay between two scrapes is seen only in the slowest answers.",
             [of_nodes("coupon_oldest_unstored_entry_age_seconds")],
             "s",
             anchor="couponwritebacklag",

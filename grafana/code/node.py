@@ -36,10 +36,11 @@ def machine():
             width=12,
             height=5,
             hidden=("Value", "job"),
+            order=("instance", "version", "commit"),
         ),
         number(
-            "Running since (shortest)",
-            "Time since the last start of a node.",
+            "Running for (shortest)",
+            "Time since the last start of any node. Short after a restart.",
             f"time() - max(process_start_time_seconds{{{NODES}}} and on (job, instance) {build})",
             "s",
             height=5,
@@ -61,6 +62,7 @@ def machine():
             "s",
             height=5,
             thresholds=steps((172800, YELLOW), (1209600, GREEN), base=RED),
+            empty="No TLS",
             anchor="couponcertificateends",
         ),
         section("Machine"),
@@ -114,9 +116,10 @@ def queues():
     return (
         section("Queues, connections, owners"),
         bars(
-            "How full each queue is",
+            "How full each queue is now",
             "Length of each queue divided by its bound, on the node where it is fullest. At the bound the "
-            "node answers 503 OVERLOADED.",
+            "node answers 503 OVERLOADED. What was before now is in Entries of queues. The runbook says what "
+            "each queue holds.",
             f"max by (queue) ({fill})",
             "percentunit",
             thresholds=steps((0.5, YELLOW), (0.8, RED)),
@@ -126,8 +129,8 @@ def queues():
         ),
         lines(
             "Entries of queues",
-            "The longest queue of each kind on any node. The queue of the log is measured in bytes and not "
-            "shown.",
+            "The longest queue of each kind on any one node, as each scrape finds it. The queue of the log "
+            "is measured in bytes and not shown.",
             [Query(f'max by (queue) (coupon_queue_length{{{NODES},queue!="log"}})', "{{queue}}")],
             anchor="couponqueuenearbound",
             decimals=0,
@@ -161,7 +164,8 @@ def queues():
         ),
         lines(
             "Owners by stage",
-            "Owners that serve, are being loaded, are loaded ahead of a hand-off, or drain.",
+            "One owner decides for one coupon. Owners of all selected nodes that serve, are being loaded, "
+            "are loaded ahead of a hand-off, or drain.",
             [Query(f"sum by (stage) (coupon_owners{{{NODES}}})", "{{stage}}")],
             stacked=True,
             colors={"serving": GREEN, "loading": BLUE, "loaded_ahead": YELLOW, "draining": ORANGE},
@@ -176,7 +180,9 @@ def storing():
         section("Storing"),
         lines(
             "Time of a commit, p50 and p99",
-            "From sending a batch until it is known to be stored. An issuance takes at least as long.",
+            "From sending a batch until it is known to be stored. An issuance takes at least as long. "
+            "Commits are counted, not requests: one commit that stalls for a second delays hundreds of "
+            "requests and may not be seen here, but in Flash sale: Age of the oldest unstored decision.",
             [
                 Query(quantile(0.5, "coupon_commit_duration_seconds", "instance"), "p50 {{instance}}"),
                 Query(quantile(0.99, "coupon_commit_duration_seconds", "instance"), "p99 {{instance}}"),
@@ -238,21 +244,25 @@ def storing():
         ),
         lines(
             "Failed calls of the database a second, by kind",
-            "Expected to stay at 0.",
+            "not_stored: a lock, no connection, a full disk; unknown: the connection was lost, or no answer "
+            "came; clash: other rows, or a constraint; unreadable: a missing table, rows that make no "
+            "sense. Beats count too (Cluster: Beats a second). Expected to stay at 0.",
             [rate_by("kind", "coupon_store_errors_total")],
             "ops",
             anchor="couponwritebacklag",
         ),
         lines(
             "Batches that were not known as stored, a second",
-            "By reason. Such a batch is sent again or read back. Expected to stay at 0.",
+            "By reason, as in Failed calls of the database. Such a batch is sent again or read back. "
+            "Expected to stay at 0.",
             [rate_by("reason", "coupon_write_retries_total")],
             "ops",
             anchor="couponwritebacklag",
         ),
         lines(
             "Loading an owner (p99), by node",
-            "Time to read a coupon and its issuances. The first request for a coupon waits for that.",
+            "Time to read a coupon and its issuances. The first request for a coupon waits for that. A line "
+            "ends when no owner was loaded lately.",
             [quantile_by("instance", 0.99, "coupon_owner_activation_duration_seconds")],
             "s",
         ),

@@ -62,14 +62,20 @@ def target(index: int, query: Query, instant: bool) -> prometheus.Dataquery:
     return built.instant() if instant else built.range()
 
 
-def furnish(panel, title, description, unit, queries, width, height, instant, thresholds, anchor, decimals):
-    """Sets the properties that every panel has: title, data source, size, queries, thresholds."""
+def furnish(
+    panel, title, description, unit, queries, width, height, instant, thresholds, anchor, decimals, empty=""
+):
+    """Sets the properties that every panel has: title, data source, size, queries, thresholds.
+
+    A panel that may be empty shows the text `empty` instead of "No data"."""
     panel.title(title).description(description).datasource(SOURCE).unit(unit).span(width).height(height)
     panel.links([runbook(anchor)])
     for index, query in enumerate(queries):
         panel.with_target(target(index, query, instant))
     if decimals is not None:
         panel.decimals(decimals)
+    if empty:
+        panel.no_value(empty)
     if thresholds:
         built = [models.Threshold(value=step.value, color=step.color) for step in thresholds]
         config = dashboard.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(built)
@@ -101,6 +107,7 @@ def number(
     anchor="",
     decimals=None,
     legend="",
+    empty="",
 ):
     """Returns a panel that shows one number, and its history as a graph behind the number."""
     panel = stat.Panel()
@@ -117,6 +124,7 @@ def number(
         thresholds or steps(base=BLUE),
         anchor,
         decimals,
+        empty,
     )
     panel.graph_mode(common_models.BigValueGraphMode.AREA).color_mode(common_models.BigValueColorMode.VALUE)
     return last(panel)
@@ -136,17 +144,24 @@ def lines(
     minimum=0,
     maximum=None,
     decimals=None,
+    empty="",
+    sort_legend=True,
 ):
     """Returns a panel with lines over time, or with stacked areas."""
     panel = timeseries.Panel()
-    furnish(panel, title, description, unit, queries, width, height, False, thresholds, anchor, decimals)
+    furnish(
+        panel, title, description, unit, queries, width, height, False, thresholds, anchor, decimals, empty
+    )
     legend = common.VizLegendOptions().display_mode(common_models.LegendDisplayMode.TABLE).show_legend(True)
     legend = legend.placement(common_models.LegendPlacement.BOTTOM).calcs(["lastNotNull", "max"])
-    legend = legend.sort_by("Max").sort_desc(True)
+    if sort_legend:
+        legend = legend.sort_by("Max").sort_desc(True)
     panel.legend(legend)
     tooltip = common.VizTooltipOptions().mode(common_models.TooltipDisplayMode.MULTI)
     panel.tooltip(tooltip.sort(common_models.SortOrder.DESCENDING))
-    panel.line_width(1).fill_opacity(35 if stacked else 8).show_points(common_models.VisibilityMode.AUTO)
+    # On a pile, the line of a series that is 0 would look like the edge of what lies below.
+    panel.line_width(0 if stacked else 1).fill_opacity(70 if stacked else 8)
+    panel.show_points(common_models.VisibilityMode.AUTO)
     if stacked:
         panel.stacking(common.StackingConfig().mode(common_models.StackingMode.NORMAL))
     if minimum is not None:
@@ -174,15 +189,20 @@ def bars(
     return last(panel)
 
 
-def rows(title, description, query, unit="short", width=8, height=8, anchor="", hidden=()):
-    """Returns a panel with a table that has a row for each series."""
+def rows(
+    title, description, query, unit="short", width=8, height=8, anchor="", hidden=(), order=(), empty=""
+):
+    """Returns a panel with a table that has a row for each series. The columns in `order` come first."""
     panel = table.Panel()
-    furnish(panel, title, description, unit, [Query(query)], width, height, True, None, anchor, None)
+    furnish(panel, title, description, unit, [Query(query)], width, height, True, None, anchor, None, empty)
     panel.show_header(True)
     built = panel.build()
     built.targets[0].format_val = prometheus_models.PromQueryFormat.TABLE
     exclude = {name: True for name in ("Time", "__name__", *hidden)}
-    organize = models.DataTransformerConfig(id_val="organize", options={"excludeByName": exclude})
+    options = {"excludeByName": exclude}
+    if order:
+        options["indexByName"] = {name: place for place, name in enumerate(order)}
+    organize = models.DataTransformerConfig(id_val="organize", options=options)
     return panel.with_transformation(organize)
 
 
@@ -262,7 +282,8 @@ def nodes_ready() -> stat.Panel:
     """The first thing to look at."""
     return number(
         "Nodes ready",
-        "Nodes to which a balancer sends requests.",
+        "Nodes to which a balancer sends requests. Green from 1 on, because no metric says how many there "
+        "should be: a step down in the graph behind the number is a node that is gone.",
         f"sum(coupon_ready{{{CLUSTER}}})",
         thresholds=steps((1, GREEN), base=RED),
         anchor="couponnodenotready",

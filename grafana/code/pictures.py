@@ -32,6 +32,10 @@ COLORS = {
     "red": "#f2495c",
     "dark-red": "#c4162a",
     "blue": "#5794f2",
+    "light-blue": "#8ab8ff",
+    "super-light-blue": "#c0d8ff",
+    "dark-blue": "#1f60c4",
+    "dark-purple": "#8f3bb8",
     "purple": "#b877d9",
     "text": "#c0c0c0",
 }
@@ -77,8 +81,8 @@ def written(value: float, unit: str, decimals: int | None) -> str:
         return f"{value * 100:.{1 if decimals is None else decimals}f} %"
     if unit == "s":
         return duration(value)
-    if unit in ("bytes", "Bps"):
-        return scaled(value, 1024, [" B", " KiB", " MiB", " GiB"], "/s" if unit == "Bps" else "")
+    if unit in ("bytes", "binBps"):
+        return scaled(value, 1024, [" B", " KiB", " MiB", " GiB"], "/s" if unit == "binBps" else "")
     suffix = {"reqps": " req/s", "ops": "/s"}.get(unit, "")
     if decimals is not None and abs(value) < 1000:
         return f"{value:.{decimals}f}{suffix}"
@@ -119,6 +123,11 @@ def fixed_colors(panel: dict) -> dict[str, str]:
             if item["id"] == "color":
                 colors[override["matcher"]["options"]] = COLORS.get(item["value"]["fixedColor"], TEXT)
     return colors
+
+
+def no_value(panel: dict) -> str:
+    """Returns what an empty panel shows."""
+    return panel["fieldConfig"]["defaults"].get("noValue", "no data")
 
 
 def known(values) -> list[float]:
@@ -209,7 +218,7 @@ class Picture:
             axes.text(
                 0.5,
                 0.5,
-                "no data",
+                no_value(panel),
                 color=FAINT,
                 fontsize=13,
                 ha="center",
@@ -243,8 +252,10 @@ class Picture:
         axes = self.figure.add_axes(self.box(panel, 0.82, 0.32 + 0.155 * rows, 0.14, 0.36), facecolor=PANEL)
         self.scale(axes, defaults)
         if not series:
-            self.no_data(axes)
-        stacked = defaults.get("custom", {}).get("stacking", {}).get("mode") == "normal"
+            self.no_data(axes, no_value(panel))
+        custom = defaults.get("custom", {})
+        stacked = custom.get("stacking", {}).get("mode") == "normal"
+        fill, width = custom.get("fillOpacity", 0) / 100, 1.2 * custom.get("lineWidth", 1)
         below = [0.0] * len(self.times)
         colored = []
         for place, (name, values) in enumerate(series):
@@ -252,20 +263,20 @@ class Picture:
             colored.append((name, values, color))
             if stacked:
                 above = [base + (0 if math.isnan(value) else value) for base, value in zip(below, values)]
-                axes.fill_between(self.moments, below, above, color=color, alpha=0.35, linewidth=0)
+                axes.fill_between(self.moments, below, above, color=color, alpha=fill, linewidth=0)
                 values = [math.nan if math.isnan(value) else top for value, top in zip(values, above)]
                 below = above
-            axes.plot(self.moments, values, color=color, linewidth=1.2)
+            axes.plot(self.moments, values, color=color, linewidth=width)
             axes.plot(self.moments, alone(values), color=color, linestyle="", marker="o", markersize=2.5)
         self.limits(axes, defaults)
         self.thresholds(axes, defaults)
         self.legend(panel, colored, defaults)
 
     @staticmethod
-    def no_data(axes) -> None:
+    def no_data(axes, why: str) -> None:
         """Says that there is nothing to draw."""
         style = {"color": FAINT, "fontsize": 11, "ha": "center", "va": "center"}
-        axes.text(0.5, 0.5, "no data", transform=axes.transAxes, **style)
+        axes.text(0.5, 0.5, why, transform=axes.transAxes, **style)
 
     def scale(self, axes, defaults: dict) -> None:
         """Draws the scales of a panel."""
@@ -307,7 +318,10 @@ class Picture:
     def legend(self, panel: dict, series: list, defaults: dict) -> None:
         """Writes name, last value and greatest value of the largest series below the axes."""
         x, y, width, _ = self.box(panel)
-        rows = sorted(series, key=lambda item: max(known(item[1])), reverse=True)[:LEGEND_ROWS]
+        rows = series
+        if panel["options"]["legend"].get("sortBy"):
+            rows = sorted(series, key=lambda item: max(known(item[1])), reverse=True)
+        rows = rows[:LEGEND_ROWS]
         style = {"fontsize": 7.5, "va": "center"}
         for place, (name, values, color) in enumerate(rows):
             line = y + (0.1 + 0.155 * (len(rows) - 1 - place)) / self.height
@@ -347,14 +361,16 @@ class Picture:
     def table(self, panel: dict) -> None:
         """Draws a table with a row for each series."""
         self.frame(panel)
-        exclude = panel["transformations"][0]["options"]["excludeByName"]
+        options = panel["transformations"][0]["options"]
+        exclude, order = options["excludeByName"], options.get("indexByName", {})
         found = [labels for _, labels, _ in self.series(panel, True)]
-        columns = sorted({name for labels in found for name in labels if name not in exclude})
+        columns = {name for labels in found for name in labels if name not in exclude}
+        columns = sorted(columns, key=lambda name: (order.get(name, len(order)), name))
         x, y, width, height = self.box(panel, left=0.12, right=0.1)
         top = y + height - 0.45 / self.height
         if not found:
             middle = (x + width / 2, y + height / 2)
-            self.figure.text(*middle, "no data", color=FAINT, fontsize=11, ha="center", va="center")
+            self.figure.text(*middle, no_value(panel), color=FAINT, fontsize=11, ha="center", va="center")
         for place, name in enumerate(columns):
             left = x + width * place / len(columns)
             self.figure.text(left, top, name, color="#8ab8ff", fontsize=8.5, weight="bold", va="center")
