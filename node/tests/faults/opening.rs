@@ -270,7 +270,11 @@ async fn a_server_that_may_lose_commits_causes_a_warning_and_a_read_only_server_
     let process = tokio::task::block_in_place(|| {
         Node::start(FIRSTCOME, quiet.folder.path(), std::slice::from_ref(&quiet.url))
     });
-    assert!(!process.log().contains("a power failure loses commits"), "{}", process.log());
+    assert!(
+        !process.log().contains("a power failure loses commits"),
+        "{}",
+        process.log()
+    );
     drop(process);
     run(&mut opening.shell, "SET GLOBAL read_only = 1").await;
     opening.refused("serve", &["the server is read-only"]);
