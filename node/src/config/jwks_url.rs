@@ -2,7 +2,7 @@
 
 use url::{Host, Url};
 
-/// A URL whose keys may be trusted: `https`, or `http` on loopback, where nobody can replace the answer.
+/// A URL whose keys may be trusted: `https`, or `http` on loopback, where the answer crosses no network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JwksUrl {
     url: Url,

@@ -225,7 +225,7 @@ impl Terms<'_> {
         match step {
             Step::Reserve { amount, .. } => self.figures(now, *amount).map(Some),
             Step::Redeem { order, amount } => {
-                // The hold of this order lapsed, and nobody reserved it since. Its figures stay.
+                // The hold of this order lapsed, and no other order reserved it since. Its figures stay.
                 let fixed = latest
                     .filter(|latest| latest.kind == UseKind::Reserved && latest.order.as_ref() == Some(order))
                     .and_then(|latest| latest.figures)

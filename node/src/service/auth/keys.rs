@@ -189,7 +189,8 @@ impl Keys {
         }
     }
 
-    /// Parses a JWK set that is published. Secrets in it are skipped: whoever reads them there signs tokens.
+    /// Parses a JWK set that is published. Secrets in it are skipped, because any reader of the set could sign
+    /// tokens with them.
     pub(super) fn published(text: &[u8], rules: &Rules) -> Result<(Self, Vec<String>), String> {
         let (Self(keys), mut skipped) = Self::set(text, rules)?;
         let (secrets, keys): (Vec<Key>, Vec<Key>) = keys

@@ -42,7 +42,7 @@ impl Principal {
         }
     }
 
-    /// Fails unless the principal is a user, who issues for himself, or a service, which issues for others.
+    /// Fails unless the principal is a user, for that user, or a service, for any user.
     pub(crate) fn require_issuer(&self) -> Result<(), Error> {
         if self.role == Role::Service {
             return Ok(());
