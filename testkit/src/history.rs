@@ -122,6 +122,19 @@ pub enum Change {
     Close,
 }
 
+impl Change {
+    /// True if this change may widen a coupon.
+    pub(crate) fn may_widen(&self) -> bool {
+        match self {
+            Self::Patch(patch) => {
+                patch.total_quantity.is_some() || patch.starts_at.is_some() || patch.ends_at.is_some()
+            }
+            Self::Resume => true,
+            Self::Pause | Self::Close => false,
+        }
+    }
+}
+
 /// An administrator's request to change a coupon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChangeCall {

@@ -1,6 +1,9 @@
 //! Sends clients' requests over HTTP and records them with their answers, for the checker.
 
 use std::collections::HashSet;
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -13,7 +16,12 @@ use crate::history::file::{self, Request};
 use crate::history::{self, Operation};
 use crate::ids::CouponId;
 use crate::node::ADMIN_TOKEN;
+use crate::rows::Rows;
 use crate::time::Timestamp;
+
+/// Where a history with findings and its rows are kept, in a folder of their own.
+const HISTORY: &str = "history.jsonl";
+const ROWS: &str = "rows.jsonl";
 
 /// An answer: its status and body.
 pub type Answer = (u16, Value);
@@ -188,10 +196,33 @@ async fn judge(lines: &str, address: &str, coupons: &HashSet<CouponId>, options:
     let fetch = Fetch::new(&format!("http://{address}"), ADMIN_TOKEN);
     let rows = fetch.rows(coupons).await.expect("rows are read");
     let report = checker::check(&operations, &rows, options);
-    let findings: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
-    assert!(report.is_clean(), "{}", findings.join("\n"));
+    assert!(report.is_clean(), "{}", accusation(&report, lines, &rows));
     println!("{} issuances; answers: {:?}", report.issuances, report.answers);
     report
+}
+
+/// Keeps a history and the rows, and returns what is wrong with them, and where they are.
+fn accusation(report: &Report, lines: &str, rows: &Rows) -> String {
+    let kept = match keep(lines, rows) {
+        Ok(folder) => {
+            let (history, rows) = (folder.join(HISTORY), folder.join(ROWS));
+            format!("--history {} --rows {}", history.display(), rows.display())
+        }
+        Err(error) => format!("the history could not be kept: {error}"),
+    };
+    let findings = report.findings.iter().map(ToString::to_string);
+    let lines: Vec<String> = findings
+        .chain([format!("firstcome-bench verify {kept}")])
+        .collect();
+    lines.join("\n")
+}
+
+/// Writes a history and the rows to files in a new folder that stays, and returns the folder.
+fn keep(lines: &str, rows: &Rows) -> std::io::Result<PathBuf> {
+    let folder = tempfile::Builder::new().prefix("firstcome-history-").tempdir()?;
+    std::fs::write(folder.path().join(HISTORY), lines)?;
+    rows.write(BufWriter::new(File::create(folder.path().join(ROWS))?))?;
+    Ok(folder.keep())
 }
 
 fn coupon_id(coupon: u64) -> CouponId {
@@ -205,4 +236,33 @@ async fn read(request: RequestBuilder) -> Option<(u16, bool, Value)> {
         answer.headers().contains_key("idempotent-replayed"),
     );
     Some((status, replayed, answer.json().await.ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_history_with_findings_is_kept_for_verify() {
+        let lines = r#"{"issue":{"call_us":1,"answer_us":2,"coupon":7,"user":"a","key":"k","answer":{"status":409,"body":{"code":"PAUSED"}}}}"#;
+        let lines = format!("{lines}\n");
+        let read = |input: &[u8]| {
+            history::read(input)
+                .collect::<Result<Vec<Operation>, _>>()
+                .unwrap()
+        };
+        let report = checker::check(&read(lines.as_bytes()), &Rows::default(), &Options::default());
+        assert!(!report.is_clean());
+        let text = accusation(&report, &lines, &Rows::default());
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let [.., "--history", history, "--rows", rows] = words[..] else {
+            panic!("{text}")
+        };
+        assert!(text.contains(&report.findings[0].to_string()), "{text}");
+        let kept = std::fs::read(history).unwrap();
+        let rows = Rows::read(std::fs::read(rows).unwrap().as_slice()).unwrap();
+        let again = checker::check(&read(&kept), &rows, &Options::default());
+        std::fs::remove_dir_all(std::path::Path::new(history).parent().unwrap()).unwrap();
+        assert_eq!(again.findings, report.findings);
+    }
 }

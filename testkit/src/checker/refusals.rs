@@ -194,7 +194,9 @@ impl<'h> Case<'h> {
         while lag > 0
             && start > 0
             && versions[start].latest >= call.saturating_sub(lag)
-            && !versions[start].may_widen(&versions[start - 1])
+            && !versions[start..=range.start]
+                .iter()
+                .any(|version| version.has_widened(&versions[start - 1], call))
         {
             start -= 1;
         }

@@ -4,6 +4,7 @@ use super::*;
 use crate::history::{Change, Patch};
 use world::{World, at, patch};
 
+mod lag;
 mod model;
 mod world;
 
@@ -336,17 +337,6 @@ fn refusing_with_paused_after_a_resume_is_a_finding() {
     is_clean(&world);
     world.refused(35, 40, "alice", Refusal::Paused);
     finds(&world, FindingKind::StaleRefusal);
-}
-
-#[test]
-fn refusing_with_paused_after_a_close_is_a_finding_unless_lag_is_allowed() {
-    let mut world = World::new(Some(3), LIMIT);
-    world.change(10, 14, Change::Pause);
-    world.change(30, 34, Change::Close);
-    world.refused(35, 40, "alice", Refusal::Paused);
-    finds(&world, FindingKind::StaleRefusal);
-    world.options.narrowing_lag = Duration::from_secs(2);
-    is_clean(&world);
 }
 
 #[test]

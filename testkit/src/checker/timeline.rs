@@ -33,6 +33,13 @@ impl<T: Copy + PartialEq> Choice<T> {
         }
     }
 
+    fn must(&self, fits: impl Fn(T) -> bool) -> bool {
+        match self {
+            Self::Any => false,
+            Self::Of(values) => values.iter().all(|value| fits(*value)),
+        }
+    }
+
     fn add(&mut self, value: Option<T>) {
         if let (Self::Of(values), Some(value)) = (self, value)
             && !values.contains(&value)
@@ -58,6 +65,9 @@ pub(super) struct Version {
     pub(super) earliest: i64,
     /// The latest moment at which the version may have come into force.
     pub(super) latest: i64,
+    /// The first answer to a change that widens that shows this version or a later one. Until then, nodes may
+    /// refuse based on earlier versions, also if this version is known by other answers.
+    widened_by: i64,
 }
 
 impl Version {
@@ -72,6 +82,7 @@ impl Version {
             status: Choice::Any,
             earliest: NEVER.start,
             latest: NEVER.start,
+            widened_by: NEVER.end,
         }
     }
 
@@ -97,6 +108,7 @@ impl Version {
             status: Choice::Of(vec![status]),
             earliest: known.earliest,
             latest: known.latest,
+            widened_by: known.widened_by,
         }
     }
 
@@ -106,6 +118,7 @@ impl Version {
             number: self.number + 1,
             is_gap: true,
             latest,
+            widened_by: NEVER.end,
             ..self.clone()
         };
         let mut first = NEVER.end;
@@ -142,10 +155,12 @@ impl Version {
         }
     }
 
-    /// True if this version may issue the coupon to a user whom the former version refuses.
-    pub(super) fn may_widen(&self, before: &Self) -> bool {
-        let opens = self.status.may(|status| status == Status::Open)
-            && before.status.may(|status| status != Status::Open);
+    /// True if no refusal based on `before` may be given at this moment or later, because a change to this
+    /// version was answered that certainly widened the coupon.
+    pub(super) fn has_widened(&self, before: &Self, moment: i64) -> bool {
+        if self.widened_by >= moment {
+            return false;
+        }
         let more =
             |new: Option<u64>, old: Option<u64>| old.is_some_and(|old| new.is_none_or(|new| new > old));
         let earlier = |new: Option<Timestamp>, old: Option<Timestamp>| {
@@ -154,12 +169,20 @@ impl Version {
         let later = |new: Option<Timestamp>, old: Option<Timestamp>| {
             old.is_some_and(|old| new.is_none_or(|new| new > old))
         };
-        opens
-            || self.quantity.may(|new| before.quantity.may(|old| more(new, old)))
+        let opens = || {
+            self.status.must(|status| status == Status::Open)
+                && before.status.must(|status| status != Status::Open)
+        };
+        opens()
+            || self
+                .quantity
+                .must(|new| before.quantity.must(|old| more(new, old)))
             || self
                 .starts_at
-                .may(|new| before.starts_at.may(|old| earlier(new, old)))
-            || self.ends_at.may(|new| before.ends_at.may(|old| later(new, old)))
+                .must(|new| before.starts_at.must(|old| earlier(new, old)))
+            || self
+                .ends_at
+                .must(|new| before.ends_at.must(|old| later(new, old)))
     }
 
     /// True if this version may be open, with a window that includes some moment from `from` to `to`.
@@ -180,6 +203,8 @@ struct Known<'h> {
     row: &'h CouponRow,
     earliest: i64,
     latest: i64,
+    /// The first answer to a change that widens that shows this version.
+    widened_by: i64,
     operation: Option<usize>,
 }
 
@@ -262,6 +287,11 @@ impl<'h> Builder<'_, 'h, '_> {
                 Operation::Change(call) => match &call.answer {
                     ChangeAnswer::Done(coupon) => {
                         self.see(coupon, span.call.as_micros(), latest, Some(*place));
+                        if call.change.may_widen()
+                            && let Some(known) = self.known.get_mut(&coupon.version)
+                        {
+                            known.widened_by = known.widened_by.min(latest);
+                        }
                         if !shows(&call.change, coupon) {
                             let message = || "the answer to a change does not show the change".to_owned();
                             self.reporter.find(
@@ -296,6 +326,7 @@ impl<'h> Builder<'_, 'h, '_> {
             row,
             earliest,
             latest,
+            widened_by: NEVER.end,
             operation,
         });
         known.earliest = known.earliest.min(earliest);
@@ -413,10 +444,12 @@ impl<'h> Builder<'_, 'h, '_> {
             earliest = earliest.max(version.earliest);
             version.earliest = earliest;
         }
-        let mut latest = NEVER.end;
+        let (mut latest, mut widened_by) = (NEVER.end, NEVER.end);
         for version in versions.iter_mut().rev() {
             latest = latest.min(version.latest);
             version.latest = latest;
+            widened_by = widened_by.min(version.widened_by);
+            version.widened_by = widened_by;
             if version.earliest > latest {
                 let places: Vec<usize> = self
                     .known
