@@ -14,7 +14,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use self::expiry::{Expiries, Expiry};
 use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
-use crate::coupon::offer::{Issuance, PER_USER_LIMIT_MAX};
+use crate::coupon::offer::{Issuance, PER_USER_LIMIT_MAX, counted};
 use crate::ids::{RequestKey, UserId};
 use crate::time::Timestamp;
 
@@ -34,7 +34,7 @@ pub struct LoadedIssuance<'a> {
     pub sequence: Sequence,
     /// The user that has the coupon, in the form of a [`UserId`].
     pub user: &'a str,
-    /// Counts the user's issuances of this coupon, from 1.
+    /// Counts the user's issuances of this coupon, from 1, as far as [`counted`].
     pub nth: u32,
     /// The key of the issue request, in the form of a [`RequestKey`].
     pub key: &'a str,
@@ -189,7 +189,7 @@ impl Issued {
         let record = self.record(index);
         self.user(index) == other.user.as_bytes()
             && self.key(index) == other.key.as_bytes()
-            && record.nth == other.nth
+            && counted(record.nth) == counted(other.nth)
             && record.issued_at_micros == other.issued_at.as_micros()
             && self.expires_at(index) == other.expires_at
     }
@@ -213,7 +213,7 @@ impl Issued {
         let previous = self.find(next.user);
         // There are fewer issuances than 2^32.
         let nth = previous.map_or(0, |index| self.record(index).nth) + 1;
-        if next.nth != nth {
+        if counted(next.nth) != counted(nth) {
             return Err(InconsistentIssuance::Nth {
                 sequence: next.sequence,
                 expected: nth,

@@ -21,6 +21,8 @@ pub const TITLE_CHARS_MAX: usize = 200;
 pub const TOTAL_QUANTITY_MAX: u64 = 1_000_000_000;
 /// Maximum `per_user_limit`.
 pub const PER_USER_LIMIT_MAX: u8 = 100;
+/// Stands for every [`Issuance::nth`] beyond [`PER_USER_LIMIT_MAX`], where it is not stored.
+pub const NTH_BEYOND_LIMITS: u32 = PER_USER_LIMIT_MAX as u32 + 1;
 /// Maximum `use_within_days`: ten years.
 pub const USE_WITHIN_DAYS_MAX: u16 = 3650;
 /// Maximum length of a description, in Unicode scalar values.
@@ -287,7 +289,8 @@ pub struct Issuance {
     pub id: IssuanceId,
     /// The user that has the coupon.
     pub user: UserId,
-    /// Counts the user's issuances of this coupon, from 1.
+    /// Counts the user's issuances of this coupon, from 1. Beyond all limits, a stored issuance may have
+    /// [`NTH_BEYOND_LIMITS`].
     pub nth: u32,
     /// The key of the issue request.
     pub key: RequestKey,
@@ -295,4 +298,13 @@ pub struct Issuance {
     pub issued_at: Timestamp,
     /// When it expires, by the offer at the time of issuing.
     pub expires_at: Option<Timestamp>,
+}
+
+/// Returns an [`Issuance::nth`] as far as limits count, which is as far as every database stores it.
+pub const fn counted(nth: u32) -> u32 {
+    if nth > NTH_BEYOND_LIMITS {
+        NTH_BEYOND_LIMITS
+    } else {
+        nth
+    }
 }

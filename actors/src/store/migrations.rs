@@ -213,7 +213,7 @@ mod tests {
                 "6c3db9ade0f85d05",
                 "483856ffc3dbc42b",
                 "57067f00bcca5b31",
-                "63b5ed63d33e529d"
+                "e436a98f169fdfcc"
             ]
         );
         assert_eq!(

@@ -11,6 +11,7 @@ mod database;
 mod faults;
 mod fencing;
 mod folders;
+mod former;
 mod issuing;
 mod listing;
 mod lock_failures;
@@ -118,6 +119,9 @@ on_each_server! {
         an_index_that_is_gone_makes_its_statements_unreadable
         secrets_are_not_shown
         passwords_are_sent_over_tls_if_the_server_has_it
+    }
+    holding(crate::beside) former {
+        the_former_build_works_with_this_schema
     }
     holding(crate::alone) opening {
         a_packet_limit_too_small_for_a_batch_is_refused

@@ -27,7 +27,7 @@ impl SqliteFile {
     }
 
     /// Opens a connection as another program would.
-    async fn shell(&self) -> SqliteConnection {
+    pub async fn shell(&self) -> SqliteConnection {
         SqliteConnectOptions::new()
             .filename(self.store.path())
             .connect()

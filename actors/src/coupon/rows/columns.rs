@@ -3,7 +3,9 @@
 use crate::coupon::change_keys::ChangeKeys;
 use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::ledger::CouponHead;
-use crate::coupon::offer::{Coupon, Discount, Issuance, Metadata, Offer, PER_USER_LIMIT_MAX, Status};
+use crate::coupon::offer::{
+    Coupon, Discount, Issuance, Metadata, NTH_BEYOND_LIMITS, Offer, PER_USER_LIMIT_MAX, Status,
+};
 use crate::coupon::record::{ChangeAuthor, ChangeRecord, ChangeRow};
 use crate::coupon::uses::{Figures, LatestUse, Use, UseCounts, UseKind, UseNumber};
 use crate::ids::{Author, OrderId, RequestKey, UserId};
@@ -163,7 +165,7 @@ pub(crate) fn issuance(row: &impl StoredRow) -> Result<Issuance> {
             sequence: Sequence::new(number(row, "sequence")?),
         },
         user: readable(UserId::parse(row.text("user_id")?).ok(), "user_id")?,
-        nth: number(row, "nth")?,
+        nth: optional_number(row, "nth")?.unwrap_or(NTH_BEYOND_LIMITS),
         key: readable(RequestKey::parse(row.text("request_key")?).ok(), "request_key")?,
         issued_at: time(row, "issued_at")?,
         expires_at: optional_time(row, "expires_at")?,

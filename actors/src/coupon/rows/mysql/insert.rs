@@ -15,7 +15,7 @@ use std::fmt::{Result as Written, Write};
 
 use crate::coupon::CouponKind;
 use crate::coupon::entry::CouponRun;
-use crate::coupon::offer::Issuance;
+use crate::coupon::offer::{Issuance, NTH_BEYOND_LIMITS, counted};
 use crate::ids::{Fence, Incarnation};
 use crate::store::batch;
 use crate::store::mysql::dialect::Dialect;
@@ -107,7 +107,8 @@ impl Shared {
         push_text(text, issuance.key.as_str())?;
         write!(text, ",{}", issuance.issued_at.as_micros())?;
         if !self.are_first {
-            write!(text, ",{}", issuance.nth)?;
+            text.push(',');
+            push_nth(text, issuance.nth)?;
         }
         match issuance.expires_at {
             _ if self.are_endless => Ok(()),
@@ -216,6 +217,16 @@ SELECT v.c, {selected}
    AND (c.total_quantity IS NULL OR v.l <= c.total_quantity OR v.l <= c.total_quantity + {RETURNED})
    AND ({nth_max} <= c.per_user_limit OR c.no_user_limit)"
     )
+}
+
+/// Writes `nth` as it is stored: not beyond the limits, because the column has one byte. Rows without it do not
+/// clash in the key that keeps the limit.
+pub(super) fn push_nth(text: &mut String, nth: u32) -> Written {
+    if counted(nth) == NTH_BEYOND_LIMITS {
+        text.write_str("NULL")
+    } else {
+        write!(text, "{nth}")
+    }
 }
 
 /// Writes visible ASCII as a literal that means the same under every SQL mode. It is hexadecimal if a

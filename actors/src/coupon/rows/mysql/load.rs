@@ -8,6 +8,7 @@ use sqlx::{MySqlConnection, Row};
 use crate::coupon::ids::{CouponId, Sequence};
 use crate::coupon::issued::LoadedIssuance;
 use crate::coupon::ledger::CouponHead;
+use crate::coupon::offer::NTH_BEYOND_LIMITS;
 use crate::coupon::rows::columns::{self as rows, coupon_columns, head_columns};
 use crate::coupon::tail::{Tail, TailCursor};
 use crate::coupon::uses::latest::LoadedUse;
@@ -137,7 +138,10 @@ fn issuance(row: &MySqlRow) -> Result<LoadedIssuance<'_>> {
     Ok(LoadedIssuance {
         sequence: Sequence::new(readable(u64::try_from(number(0)?).ok(), "sequence")?),
         user: row.try_get(1).map_err(on_read)?,
-        nth: readable(u32::try_from(number(2)?).ok(), "nth")?,
+        nth: match row.try_get::<Option<i64>, _>(2).map_err(on_read)? {
+            Some(nth) => readable(u32::try_from(nth).ok(), "nth")?,
+            None => NTH_BEYOND_LIMITS,
+        },
         key: row.try_get(3).map_err(on_read)?,
         issued_at: time(number(4)?)?,
         expires_at: row

@@ -8,12 +8,12 @@ use std::fmt::{Result as Written, Write};
 
 use sqlx::{AssertSqlSafe, MySqlConnection};
 
-use super::insert::push_text;
+use super::insert::{push_nth, push_text};
 use super::load::HEAD;
 use crate::coupon::CouponKind;
 use crate::coupon::entry::{CouponChange, CouponRun};
 use crate::coupon::ids::CouponId;
-use crate::coupon::offer::Issuance;
+use crate::coupon::offer::{Issuance, counted};
 use crate::coupon::rows::columns::{self as rows, issuance_columns, use_columns};
 use crate::coupon::uses::Use;
 use crate::store::batch::{FoundRows, Portion};
@@ -49,12 +49,21 @@ pub(crate) async fn read_back(
                 None => FoundRows::Absent,
             },
             // An unreadable row concerns this coupon alone, and must not hold up other coupons.
-            (CouponRun::Issuances(sent), Some(rows)) => same(rows, sent),
+            (CouponRun::Issuances(sent), Some(rows)) => same(rows, &as_stored(sent)),
             (CouponRun::Issuances(_), None) if displaced.contains(&id.get()) => FoundRows::Different,
             (CouponRun::Issuances(_), None) => FoundRows::Absent,
         });
     }
     Ok(found)
+}
+
+/// Returns these issuances with what is stored of them.
+fn as_stored(sent: &[Issuance]) -> Vec<Issuance> {
+    let stored = |issuance: &Issuance| Issuance {
+        nth: counted(issuance.nth),
+        ..issuance.clone()
+    };
+    sent.iter().map(stored).collect()
 }
 
 /// Returns whether the rows in the places of these entries are these entries.
@@ -146,7 +155,9 @@ async fn displaced(
     let places = values(portions, |text, coupon, issuance| {
         write!(text, "{}({coupon},", dialect.row())?;
         push_text(text, issuance.user.as_str())?;
-        write!(text, ",{})", issuance.nth)
+        text.push(',');
+        push_nth(text, issuance.nth)?;
+        text.write_char(')')
     })?;
     if places.is_empty() {
         return Ok(HashSet::new());
