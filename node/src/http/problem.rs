@@ -120,7 +120,7 @@ impl Problem {
         let applied = self
             .applied
             .map_or("null", |applied| if applied { "true" } else { "false" });
-        let mut text = JsonText::new();
+        let mut text = json::new_text();
         for part in [
             r#"{"type":"urn:firstcome:problem:"#,
             self.code,
