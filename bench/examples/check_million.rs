@@ -120,20 +120,19 @@ impl Run {
             id: CouponId::new(42)?,
             terms: Terms {
                 total_quantity: Some(share),
-                starts_at: None,
-                ends_at: None,
-                use_within_days: None,
+                ..Terms::default()
             },
             per_user_limit: 1,
             status: Status::Open,
             version: 1,
             issued: 0,
             created_at: Timestamp::from_micros(BEGIN_US)?,
+            uses: None,
         };
         let create = Create {
             span: span(0, true)?,
             answer: CreateAnswer::Created {
-                coupon: coupon.clone(),
+                coupon: Box::new(coupon.clone()),
                 replayed: false,
             },
         };
@@ -197,13 +196,13 @@ impl Run {
             total_quantity: Some(Some(total_quantity)),
             ..Patch::default()
         });
-        self.history.push(Operation::Change(ChangeCall {
+        self.history.push(Operation::Change(Box::new(ChangeCall {
             span: span(self.step, true)?,
             coupon: self.coupon.id,
             change,
             if_match: None,
             answer: ChangeAnswer::Done(self.coupon.clone()),
-        }));
+        })));
         Some(())
     }
 }

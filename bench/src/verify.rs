@@ -138,6 +138,9 @@ pub fn rendered(report: &Report) -> String {
     };
     line("coupons", report.coupons);
     line("issuances stored", report.issuances);
+    if report.uses > 0 {
+        line("uses stored", report.uses);
+    }
     for (answer, count) in &report.answers {
         line(&format!("requests: {answer}"), *count);
     }

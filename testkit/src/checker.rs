@@ -9,7 +9,8 @@
 //!   calls and answers;
 //! - `bounds`: the earliest and the latest time of each decision, and whether a version of the coupon allowed
 //!   the decision then;
-//! - `refusals`: each refusal was true at some moment between its call and its answer.
+//! - `refusals`: each refusal was true at some moment between its call and its answer;
+//! - `uses`: what became of the issuances, checked in the same manner.
 //!
 //! In doubt the checker decides in the service's favour, so that a finding is always a fault of the service,
 //! of the clocks ([`Options::clock_tolerance`]) or of the record. Two kinds of faults are therefore *not*
@@ -26,8 +27,10 @@ use crate::ids::CouponId;
 use crate::time::Timestamp;
 use hashbrown::HashMap;
 
-use crate::history::{CreateAnswer, IssueAnswer, Operation, Refusal};
-use crate::rows::{CouponRow, IssuanceRow, Rows};
+use crate::history::{
+    CreateAnswer, IssueAnswer, Operation, Quote, Refusal, StepAnswer, StepCall, StepRefusal,
+};
+use crate::rows::{CouponRow, IssuanceRow, Rows, UseRow};
 
 mod attribution;
 mod bounds;
@@ -35,11 +38,13 @@ mod refusals;
 mod report;
 mod stored;
 mod timeline;
+mod uses;
 
 pub use report::{Finding, FindingKind, Report};
 
 use report::Reporter;
 use timeline::Timeline;
+use uses::{Asked, Uses};
 
 /// What the checker assumes.
 #[derive(Debug, Clone)]
@@ -91,6 +96,8 @@ struct Case<'h> {
     rows: Vec<&'h IssuanceRow>,
     /// The user of each row with the index of the row in `rows`, sorted.
     rows_by_user: Vec<(u32, usize)>,
+    /// The earliest and the latest time at which issuances were given back to the quantity, in order.
+    returns: Vec<(i64, i64)>,
     /// What requests say about each row.
     facts: Vec<Facts>,
     /// The earliest and the latest time at which each row was decided.
@@ -146,6 +153,7 @@ pub fn check(history: &[Operation], rows: &Rows, options: &Options) -> Report {
     check_missing(history, &coupons, &sorted, &mut reporter);
     reporter.report.coupons = coupons.len() as u64;
     reporter.report.issuances = rows.issuances.len() as u64;
+    reporter.report.uses = rows.uses.len() as u64;
     reporter.report
 }
 
@@ -155,7 +163,10 @@ struct Sorted<'h> {
     attempts: Vec<Attempt>,
     /// Indices of administrators' operations.
     changes: HashMap<CouponId, Vec<usize>>,
+    /// Steps and quotes.
+    asked: Vec<Asked>,
     rows: Vec<(&'h IssuanceRow, u32)>,
+    uses: Vec<&'h UseRow>,
 }
 
 impl<'h> Sorted<'h> {
@@ -163,6 +174,7 @@ impl<'h> Sorted<'h> {
         let (mut users, mut keys) = (Numbers::default(), Numbers::default());
         let mut attempts = Vec::new();
         let mut changes: HashMap<CouponId, Vec<usize>> = HashMap::new();
+        let mut asked = Vec::new();
         for (place, operation) in history.iter().enumerate() {
             match operation {
                 Operation::Issue(issue) => {
@@ -182,9 +194,19 @@ impl<'h> Sorted<'h> {
                         changes.entry(coupon).or_default().push(place);
                     }
                 }
+                Operation::Step(StepCall { issuance, .. }) | Operation::Quote(Quote { issuance, .. }) => {
+                    asked.push(Asked {
+                        coupon: issuance.coupon,
+                        sequence: issuance.sequence,
+                        place,
+                    });
+                }
             }
         }
         attempts.sort_unstable();
+        asked.sort_unstable();
+        let mut uses: Vec<&UseRow> = rows.uses.iter().collect();
+        uses.sort_by_key(|row| (row.issuance.coupon, row.number));
         let mut rows: Vec<_> = rows
             .issuances
             .iter()
@@ -194,7 +216,9 @@ impl<'h> Sorted<'h> {
         Self {
             attempts,
             changes,
+            asked,
             rows,
+            uses,
         }
     }
 
@@ -202,6 +226,18 @@ impl<'h> Sorted<'h> {
         let begin = self.attempts.partition_point(|attempt| attempt.coupon < coupon);
         let end = self.attempts.partition_point(|attempt| attempt.coupon <= coupon);
         &self.attempts[begin..end]
+    }
+
+    fn asked_of(&self, coupon: CouponId) -> &[Asked] {
+        let begin = self.asked.partition_point(|asked| asked.coupon < coupon);
+        let end = self.asked.partition_point(|asked| asked.coupon <= coupon);
+        &self.asked[begin..end]
+    }
+
+    fn uses_of(&self, coupon: CouponId) -> &[&'h UseRow] {
+        let begin = self.uses.partition_point(|row| row.issuance.coupon < coupon);
+        let end = self.uses.partition_point(|row| row.issuance.coupon <= coupon);
+        &self.uses[begin..end]
     }
 
     fn rows_of(&self, coupon: CouponId) -> &[(&'h IssuanceRow, u32)] {
@@ -225,7 +261,7 @@ impl<'h> Numbers<'h> {
 fn check_coupon<'h>(
     coupon: &'h CouponRow,
     history: &'h [Operation],
-    sorted: &Sorted<'h>,
+    sorted: &'h Sorted<'h>,
     options: &'h Options,
     reporter: &mut Reporter<'h>,
 ) {
@@ -234,7 +270,24 @@ fn check_coupon<'h>(
     // If the history does not mention the coupon, other clients used it.
     let foreign = options.foreign || (changes.is_empty() && attempts.is_empty());
     let timeline = Timeline::of(coupon, changes, history, foreign, reporter);
-    let (rows, mut rows_by_user) = stored::check(coupon, sorted.rows_of(coupon.id), reporter);
+    let asked = sorted.asked_of(coupon.id);
+    let tolerance = micros(options.clock_tolerance);
+    let uses = Uses::of(
+        coupon,
+        sorted.uses_of(coupon.id),
+        asked,
+        history,
+        tolerance,
+        reporter,
+    );
+    let is_used_by_others = options.foreign || (foreign && asked.is_empty());
+    if !is_used_by_others {
+        uses.check_requested(reporter);
+    }
+    uses.check_counts(reporter);
+    let returns = uses.returns();
+    let (rows, mut rows_by_user) =
+        stored::check(coupon, returns.len() as u64, sorted.rows_of(coupon.id), reporter);
     rows_by_user.sort_unstable();
     let facts = vec![Facts::NONE; rows.len()];
     let mut case = Case {
@@ -244,6 +297,7 @@ fn check_coupon<'h>(
         timeline,
         rows,
         rows_by_user,
+        returns,
         facts,
         bounds: Vec::new(),
     };
@@ -254,6 +308,23 @@ fn check_coupon<'h>(
     case.check_terms(reporter);
     case.check_refusals(attempts, reporter);
     case.check_change_refusals(changes, reporter);
+    case.check_uses(&uses, asked, reporter);
+}
+
+impl Case<'_> {
+    /// Checks all uses, steps and quotes.
+    fn check_uses(&self, uses: &Uses<'_>, asked: &[Asked], reporter: &mut Reporter<'_>) {
+        let issuance = |sequence| self.position(sequence).map(|position| self.rows[position]);
+        for sequence in uses.used() {
+            uses.check_life(sequence, issuance(sequence), &self.timeline, reporter);
+        }
+        for Asked { sequence, place, .. } in asked {
+            let position = self.position(*sequence);
+            let known_by = position.map_or(i64::MAX, |position| self.facts[position].answered);
+            uses.check_step(*place, issuance(*sequence), known_by, &self.timeline, reporter);
+            uses.check_quote(*place, issuance(*sequence), &self.timeline, reporter);
+        }
+    }
 }
 
 /// Finds answers and rows of coupons that are not stored.
@@ -304,6 +375,7 @@ fn check_missing(
             );
         }
     }
+    check_missing_uses(history, coupons, sorted, reporter);
     for (row, _) in sorted
         .rows
         .iter()
@@ -319,18 +391,59 @@ fn check_missing(
     }
 }
 
-/// Counts answers by their codes.
-fn tally(history: &[Operation], reporter: &mut Reporter<'_>) {
-    let mut answers: HashMap<&str, u64> = HashMap::new();
-    for operation in history {
-        let Operation::Issue(issue) = operation else {
-            continue;
-        };
-        *answers.entry(issue.answer.code()).or_default() += 1;
+/// Finds answers about uses, and uses, of coupons that are not stored.
+fn check_missing_uses(
+    history: &[Operation],
+    coupons: &BTreeMap<CouponId, &CouponRow>,
+    sorted: &Sorted<'_>,
+    reporter: &mut Reporter<'_>,
+) {
+    for asked in sorted
+        .asked
+        .iter()
+        .filter(|asked| !coupons.contains_key(&asked.coupon))
+    {
+        let is_known = matches!(&history[asked.place], Operation::Step(call) if match &call.answer {
+            StepAnswer::Done { .. } => true,
+            StepAnswer::Refused(refusal) => *refusal != StepRefusal::UnknownIssuance,
+            StepAnswer::NotApplied(_) | StepAnswer::Unknown => false,
+        });
+        if is_known {
+            let message = || "an answer is about a coupon that is not stored".to_owned();
+            let kind = FindingKind::NoSuchCoupon;
+            reporter.find(kind, asked.coupon, message, &[asked.place], &[]);
+        }
     }
+    for row in sorted
+        .uses
+        .iter()
+        .filter(|row| !coupons.contains_key(&row.issuance.coupon))
+    {
+        let message = || "a use is of a coupon that is not stored".to_owned();
+        let kind = FindingKind::NoSuchCoupon;
+        reporter.find_uses(kind, row.issuance.coupon, message, &[], &[*row]);
+    }
+}
+
+/// Counts answers by their codes; those about uses with the name of the step.
+fn tally(history: &[Operation], reporter: &mut Reporter<'_>) {
+    let mut answers: HashMap<(&str, &str), u64> = HashMap::new();
+    for operation in history {
+        let answer = match operation {
+            Operation::Create(_) | Operation::Change(_) => continue,
+            Operation::Issue(issue) => ("", issue.answer.code()),
+            Operation::Step(call) => (call.step.name(), call.answer.code()),
+            Operation::Quote(quote) => ("quote", quote.answer.code()),
+        };
+        *answers.entry(answer).or_default() += 1;
+    }
+    let name = |step: &str, code: &str| match step {
+        "" => code.to_owned(),
+        step => format!("{step} {code}"),
+    };
     reporter.report.answers = answers
         .into_iter()
-        .map(|(answer, count)| (answer.to_owned(), count))
+        .map(|((step, code), count)| (name(step, code), count))
         .collect();
 }
 

@@ -3,12 +3,14 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crate::ids::CouponId;
+use crate::ids::{CouponId, IssuanceId};
 use reqwest::{Client, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::task::JoinSet;
 
-use crate::rows::{CouponRow, IssuanceRow, Rows};
+use crate::rows::{CouponRow, Rows, UseRow, UsedIssuance};
 
 /// Maximum number of items on a page of the service.
 const PAGE_ITEMS_MAX: u32 = 200;
@@ -16,6 +18,8 @@ const PAGE_ITEMS_MAX: u32 = 200;
 const STALENESS: Duration = Duration::from_millis(1_100);
 /// How long a page may take, so that a service that hangs is an error.
 const PAGE_TIME_MAX: Duration = Duration::from_secs(20);
+/// Maximum number of issuances whose uses are read at a time.
+const READERS_MAX: usize = 8;
 
 /// The reason why rows cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +48,14 @@ pub enum FetchError {
         /// The URL of the request.
         url: String,
     },
+    /// A use cannot be read.
+    #[error("a use of {issuance}: {error}")]
+    Use {
+        /// The issuance.
+        issuance: IssuanceId,
+        /// What is wrong with it.
+        error: serde_json::Error,
+    },
 }
 
 #[derive(Debug, Deserialize)]
@@ -53,7 +65,7 @@ struct Page<T> {
 }
 
 /// Reads the rows of a service that has no requests in progress.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Fetch {
     client: Client,
     url: String,
@@ -71,19 +83,71 @@ impl Fetch {
     }
 
     /// Waits until lists are up to date. Then reads these coupons, as far as they are stored, and all their
-    /// issuances.
+    /// issuances and uses.
     ///
     /// Cancel safe: it only reads.
     pub async fn rows(&self, coupons: &HashSet<CouponId>) -> Result<Rows, FetchError> {
         tokio::time::sleep(STALENESS).await;
         let mut rows = Rows {
             coupons: self.coupons(coupons).await?,
-            issuances: Vec::new(),
+            ..Rows::default()
         };
+        let mut used = Vec::new();
         for coupon in &rows.coupons {
-            self.issuances(coupon.id, &mut rows.issuances).await?;
+            let mut issuances = Vec::new();
+            self.issuances(coupon.id, &mut issuances).await?;
+            for UsedIssuance { row, latest } in issuances {
+                used.extend(latest.map(|_| row.id));
+                rows.issuances.push(row);
+            }
         }
+        rows.uses = self.uses(used).await?;
         Ok(rows)
+    }
+
+    /// Reads the uses of these issuances.
+    async fn uses(&self, issuances: Vec<IssuanceId>) -> Result<Vec<UseRow>, FetchError> {
+        let mut uses = Vec::new();
+        let mut issuances = issuances.into_iter();
+        let mut readers = JoinSet::new();
+        let read = |issuance| {
+            let fetch = self.clone();
+            async move { fetch.uses_of(issuance).await }
+        };
+        for issuance in issuances.by_ref().take(READERS_MAX) {
+            readers.spawn(read(issuance));
+        }
+        while let Some(page) = readers.join_next().await {
+            uses.extend(page.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?);
+            if let Some(issuance) = issuances.next() {
+                readers.spawn(read(issuance));
+            }
+        }
+        Ok(uses)
+    }
+
+    async fn uses_of(&self, issuance: IssuanceId) -> Result<Vec<UseRow>, FetchError> {
+        let mut uses = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let after = cursor.as_ref().map(|cursor| format!("&cursor={cursor}"));
+            let url = format!(
+                "{}/v1/issuances/{issuance}/uses?limit={PAGE_ITEMS_MAX}{}",
+                self.url,
+                after.unwrap_or_default()
+            );
+            let page: Page<Value> = self.page(&url).await?;
+            for mut item in page.items {
+                item["issuance_id"] = issuance.to_string().into();
+                let row = serde_json::from_value(item);
+                uses.push(row.map_err(|error| FetchError::Use { issuance, error })?);
+            }
+            match page.next_cursor {
+                None => return Ok(uses),
+                next if next == cursor => return Err(FetchError::Circle { url }),
+                next => cursor = next,
+            }
+        }
     }
 
     async fn coupons(&self, wanted: &HashSet<CouponId>) -> Result<Vec<CouponRow>, FetchError> {
@@ -108,15 +172,15 @@ impl Fetch {
         }
     }
 
-    async fn issuances(&self, coupon: CouponId, rows: &mut Vec<IssuanceRow>) -> Result<(), FetchError> {
+    async fn issuances(&self, coupon: CouponId, rows: &mut Vec<UsedIssuance>) -> Result<(), FetchError> {
         let mut after = 0;
         loop {
             let url = format!(
                 "{}/v1/coupons/{coupon}/issuances?after_sequence={after}&limit={PAGE_ITEMS_MAX}",
                 self.url
             );
-            let page: Page<IssuanceRow> = self.page(&url).await?;
-            let last = page.items.last().map(|row| row.id.sequence.get());
+            let page: Page<UsedIssuance> = self.page(&url).await?;
+            let last = page.items.last().map(|used| used.row.id.sequence.get());
             rows.extend(page.items);
             match (page.next_cursor, last) {
                 (None, _) | (_, None) => return Ok(()),

@@ -13,8 +13,11 @@
 //! {"issue":{"call_us":7000,"coupon":42,"user":"eve","key":"k2","answer":null}}
 //! {"change":{"call_us":9500,"answer_us":9900,"coupon":42,"change":{"patch":{"total_quantity":600}},"if_match":1,"answer":{"status":200,"body":{"id":42,…}}}}
 //! {"change":{"call_us":9950,"coupon":42,"change":"pause","answer":null}}
+//! {"step":{"call_us":9960,"answer_us":9990,"issuance":"42-1","step":"reserve","body":{"order_id":"A-1","order_amount":45000,"hold":900},"answer":{"status":200,"replayed":false,"body":{"id":"42-1",…,"use":{…}}}}}
+//! {"quote":{"call_us":9970,"answer_us":9980,"issuance":"42-1","order_amount":45000,"answer":{"status":200,"body":{"discount":10000,…}}}}
 //! ```
 //!
+//! Other steps are `"redeem"`, `"release"`, `"refund"` and `"revoke"`, with the body that was sent.
 //! Other changes are `"resume"` and `"close"`; a patch holds the fields that were sent. A request without
 //! `key` was sent without `Idempotency-Key`. This module decides strictly what an answer means: a 503 with
 //! `applied: false`, a 429 and any other 4xx without a refusal changed nothing. The outcome of a 5xx without
@@ -26,10 +29,15 @@ use std::io::{BufRead, Write};
 use crate::ids::{CouponId, RequestKey, UserId};
 use crate::time::Timestamp;
 
-use crate::rows::{CouponRow, IssuanceRow};
+use smol_str::SmolStr;
+
+use crate::rows::{CouponRow, Discount, IssuanceRow};
 
 pub mod file;
 mod line;
+mod step;
+
+pub use step::{Quote, QuoteAnswer, Step, StepAnswer, StepCall, StepRefusal};
 
 /// A line that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -65,9 +73,13 @@ pub enum Operation {
     /// An administrator's request to make a coupon.
     Create(Create),
     /// An administrator's request to change a coupon.
-    Change(ChangeCall),
+    Change(Box<ChangeCall>),
     /// A user's request for a coupon.
     Issue(Issue),
+    /// A request to use an issuance.
+    Step(StepCall),
+    /// A question what an order would get.
+    Quote(Quote),
 }
 
 /// A request to make a coupon.
@@ -85,7 +97,7 @@ pub enum CreateAnswer {
     /// The coupon exists.
     Created {
         /// The coupon.
-        coupon: CouponRow,
+        coupon: Box<CouponRow>,
         /// True if an earlier request with the same key made the coupon.
         replayed: bool,
     },
@@ -95,8 +107,8 @@ pub enum CreateAnswer {
     Unknown,
 }
 
-/// The fields of an administrator's patch that decide whether a coupon is issued and when it expires. `None`
-/// leaves a field, `Some(None)` clears it.
+/// The fields of an administrator's patch that decide whether a coupon is issued, when it expires and what it
+/// takes off. `None` leaves a field, `Some(None)` clears it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Patch {
     /// The new quantity.
@@ -107,6 +119,16 @@ pub struct Patch {
     pub ends_at: Option<Option<Timestamp>>,
     /// The new expiry.
     pub use_within_days: Option<Option<u16>>,
+    /// The new end of use.
+    pub use_until: Option<Option<Timestamp>>,
+    /// The new time zone.
+    pub time_zone: Option<Option<SmolStr>>,
+    /// The new discount; `Some(Some(None))` if only its kind or its value was sent.
+    pub discount: Option<Option<Option<Discount>>>,
+    /// The new maximum of a rate.
+    pub max_discount: Option<Option<u64>>,
+    /// The new smallest order.
+    pub min_order_amount: Option<Option<u64>>,
 }
 
 /// A change of a coupon.
@@ -298,6 +320,8 @@ impl Operation {
             Self::Create(create) => create.span,
             Self::Change(change) => change.span,
             Self::Issue(issue) => issue.span,
+            Self::Step(step) => step.span,
+            Self::Quote(quote) => quote.span,
         }
     }
 
@@ -311,6 +335,8 @@ impl Operation {
             Self::Create(_) => None,
             Self::Change(change) => Some(change.coupon),
             Self::Issue(issue) => Some(issue.coupon),
+            Self::Step(step) => Some(step.issuance.coupon),
+            Self::Quote(quote) => Some(quote.issuance.coupon),
         }
     }
 }

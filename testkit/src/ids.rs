@@ -11,6 +11,8 @@ use smol_str::SmolStr;
 const USER_BYTES_MAX: usize = 128;
 /// Maximum length of a request key, in bytes.
 const KEY_BYTES_MAX: usize = 255;
+/// Maximum length of an order id, in bytes.
+const ORDER_BYTES_MAX: usize = 64;
 
 /// The largest id that every JSON client reads exactly: 2^53 - 1.
 const ID_MAX: u64 = (1 << 53) - 1;
@@ -151,6 +153,31 @@ impl fmt::Display for RequestKey {
     }
 }
 
+/// The id of an order for which an issuance is used.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OrderId(SmolStr);
+
+impl OrderId {
+    /// Checks that the text is 1 to 64 visible ASCII characters.
+    pub fn parse(text: &str) -> Result<Self, InvalidId> {
+        match is_visible(text, ORDER_BYTES_MAX) {
+            true => Ok(Self(SmolStr::new(text))),
+            false => Err(invalid(text, "an order id, 1 to 64 visible ASCII characters")),
+        }
+    }
+
+    /// Returns the text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for OrderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 fn invalid(text: &str, what: &'static str) -> InvalidId {
     InvalidId {
         text: text.to_owned(),
@@ -203,5 +230,6 @@ mod tests {
         for text in ["", "a b", "\u{e5}", &"k".repeat(256)] {
             assert!(RequestKey::parse(text).is_err(), "{text:?}");
         }
+        assert!(OrderId::parse(&"o".repeat(64)).is_ok() && OrderId::parse(&"o".repeat(65)).is_err());
     }
 }

@@ -14,7 +14,7 @@ use crate::checker::{self, Options, Report};
 use crate::fetch::Fetch;
 use crate::history::file::{self, Request};
 use crate::history::{self, Operation};
-use crate::ids::CouponId;
+use crate::ids::{CouponId, IssuanceId};
 use crate::node::ADMIN_TOKEN;
 use crate::rows::Rows;
 use crate::time::Timestamp;
@@ -47,14 +47,7 @@ impl HttpRecorder {
         per_user_limit: u8,
     ) -> u64 {
         let body = json!({"title": "test", "total_quantity": total_quantity, "per_user_limit": per_user_limit, "use_within_days": 30});
-        let request = client
-            .post(format!("http://{address}/v1/coupons"))
-            .bearer_auth(ADMIN_TOKEN)
-            .json(&body);
-        let (_, coupon) = self.send(Request::Create, request).await.expect("an answer");
-        let id = coupon["id"].as_u64().and_then(CouponId::new).expect("a coupon");
-        self.coupons().insert(id);
-        id.get()
+        self.create_like(client, address, &body).await
     }
 
     /// Requests the coupon for a user. Returns the answer, or `None` if no answer came.
@@ -76,6 +69,52 @@ impl HttpRecorder {
             self.issued.fetch_add(1, Ordering::Relaxed);
         }
         answer
+    }
+
+    /// Makes a coupon like this one and returns its id.
+    ///
+    /// # Panics
+    /// If the coupon is not made.
+    pub async fn create_like(&self, client: &Client, address: &str, body: &Value) -> u64 {
+        let request = client.post(format!("http://{address}/v1/coupons"));
+        let request = request.bearer_auth(ADMIN_TOKEN).json(body);
+        let (_, coupon) = self.send(Request::Create, request).await.expect("an answer");
+        let id = coupon["id"].as_u64().and_then(CouponId::new).expect("a coupon");
+        self.coupons().insert(id);
+        id.get()
+    }
+
+    /// Uses an issuance: `reserve`, `redeem`, `release`, `refund` or `revoke`, with this body. Returns the
+    /// answer, or `None` if no answer came.
+    ///
+    /// # Panics
+    /// If this is no id of an issuance.
+    pub async fn step(
+        &self,
+        client: &Client,
+        address: &str,
+        issuance: &str,
+        step: &str,
+        body: &Value,
+    ) -> Option<Answer> {
+        let request = client
+            .post(format!("http://{address}/v1/issuances/{issuance}/{step}"))
+            .bearer_auth(ADMIN_TOKEN)
+            .json(body);
+        let issuance = IssuanceId::parse(issuance).expect("an issuance");
+        self.send(Request::Step(issuance, step, &body.to_string()), request)
+            .await
+    }
+
+    /// Asks what an order would get. Returns the answer, or `None` if no answer came.
+    ///
+    /// # Panics
+    /// If this is no id of an issuance.
+    pub async fn quote(&self, client: &Client, address: &str, issuance: &str, amount: u64) -> Option<Answer> {
+        let url = format!("http://{address}/v1/issuances/{issuance}/quote?order_amount={amount}");
+        let request = client.get(url).bearer_auth(ADMIN_TOKEN);
+        let issuance = IssuanceId::parse(issuance).expect("an issuance");
+        self.send(Request::Quote(issuance, amount), request).await
     }
 
     /// Returns how many requests were answered with an issuance.

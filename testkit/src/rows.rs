@@ -1,14 +1,22 @@
-//! The final rows, as the API returns them: coupons and issuances, one JSON object a line, in any order.
+//! The final rows, as the API returns them: coupons, issuances and uses, one JSON object a line, in any order.
 //!
-//! A line with a `coupon_id` is an issuance, any other line is a coupon. Other fields are ignored.
+//! A line with a `coupon_id` is an issuance, a line with an `issuance_id` is a use, any other line is a coupon.
+//! Other fields are ignored.
 
 use std::io::{BufRead, Write};
 
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 use crate::history::InputError;
 use crate::ids::{CouponId, IssuanceId, UserId};
 use crate::time::Timestamp;
+
+mod discount;
+mod uses;
+
+pub use discount::Discount;
+pub use uses::{OrderFigures, ShownUse, UseCounts, UseKind, UseRow, UsedIssuance};
 
 /// What administrators allow for a coupon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +47,8 @@ impl Status {
     }
 }
 
-/// The parts of an offer that decide whether a coupon is issued and when it expires.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The parts of an offer that decide whether a coupon is issued, when it expires and what it takes off.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Terms {
     /// How many may be issued; `None` means no limit.
     pub total_quantity: Option<u64>,
@@ -50,6 +58,16 @@ pub struct Terms {
     pub ends_at: Option<Timestamp>,
     /// Days from issuing to expiry.
     pub use_within_days: Option<u16>,
+    /// The first moment at which the coupon cannot be used any more.
+    pub use_until: Option<Timestamp>,
+    /// The time zone at the end of whose day the days to expiry end; without it they are of 24 hours.
+    pub time_zone: Option<SmolStr>,
+    /// What it takes off an order.
+    pub discount: Option<Discount>,
+    /// The most that a rate takes off.
+    pub max_discount: Option<u64>,
+    /// The smallest order.
+    pub min_order_amount: Option<u64>,
 }
 
 /// A coupon as an answer or the final rows show it.
@@ -69,6 +87,8 @@ pub struct CouponRow {
     pub issued: u64,
     /// Time of the creation, by the clock of the node that made the coupon.
     pub created_at: Timestamp,
+    /// How many issuances are in which state, as the service says; `None` if that was not recorded.
+    pub uses: Option<UseCounts>,
 }
 
 /// An issuance as an answer or the final rows show it.
@@ -91,6 +111,8 @@ pub struct Rows {
     pub coupons: Vec<CouponRow>,
     /// All issuances.
     pub issuances: Vec<IssuanceRow>,
+    /// All uses.
+    pub uses: Vec<UseRow>,
 }
 
 impl Rows {
@@ -100,35 +122,42 @@ impl Rows {
         for (number, line) in (1..).zip(input.lines()) {
             let line = line.map_err(|error| InputError::new(number, error))?;
             let row: RowLine = serde_json::from_str(&line).map_err(|error| InputError::new(number, error))?;
-            if row.coupon_id.is_some() {
-                rows.issuances
-                    .push(serde_json::from_str(&line).map_err(|error| InputError::new(number, error))?);
-            } else {
-                rows.coupons
-                    .push(serde_json::from_str(&line).map_err(|error| InputError::new(number, error))?);
-            }
+            let read = match row {
+                RowLine {
+                    coupon_id: Some(_), ..
+                } => serde_json::from_str(&line).map(|issuance| rows.issuances.push(issuance)),
+                RowLine {
+                    issuance_id: Some(_), ..
+                } => serde_json::from_str(&line).map(|one| rows.uses.push(one)),
+                RowLine { .. } => serde_json::from_str(&line).map(|coupon| rows.coupons.push(coupon)),
+            };
+            read.map_err(|error| InputError::new(number, error))?;
         }
         Ok(rows)
     }
 
     /// Writes a rows file, coupons first.
     pub fn write(&self, mut output: impl Write) -> std::io::Result<()> {
-        for coupon in &self.coupons {
-            serde_json::to_writer(&mut output, coupon)?;
-            output.write_all(b"\n")?;
-        }
-        for issuance in &self.issuances {
-            serde_json::to_writer(&mut output, issuance)?;
-            output.write_all(b"\n")?;
-        }
+        write_lines(&mut output, &self.coupons)?;
+        write_lines(&mut output, &self.issuances)?;
+        write_lines(&mut output, &self.uses)?;
         output.flush()
     }
 }
 
-/// The field that distinguishes an issuance from a coupon.
+fn write_lines(mut output: impl Write, rows: &[impl Serialize]) -> std::io::Result<()> {
+    for row in rows {
+        serde_json::to_writer(&mut output, row)?;
+        output.write_all(b"\n")?;
+    }
+    Ok(())
+}
+
+/// The fields that distinguish issuances, uses and coupons.
 #[derive(Debug, Deserialize)]
 struct RowLine {
     coupon_id: Option<u64>,
+    issuance_id: Option<String>,
 }
 
 /// An issuance's JSON.
@@ -198,10 +227,40 @@ struct CouponJson {
     starts_at: Option<String>,
     ends_at: Option<String>,
     use_within_days: Option<u16>,
+    #[serde(default)]
+    use_until: Option<String>,
+    #[serde(default)]
+    time_zone: Option<String>,
+    #[serde(default)]
+    discount: Option<Discount>,
+    #[serde(default)]
+    max_discount: Option<u64>,
+    #[serde(default)]
+    min_order_amount: Option<u64>,
     status: String,
     issued: u64,
     version: u64,
     created_at: String,
+    /// Absent in what former versions recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reserved: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    redeemed: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    revoked: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    returned: Option<u64>,
+}
+
+impl CouponJson {
+    fn uses(&self) -> Option<UseCounts> {
+        Some(UseCounts {
+            reserved: self.reserved?,
+            redeemed: self.redeemed?,
+            revoked: self.revoked?,
+            returned: self.returned?,
+        })
+    }
 }
 
 impl TryFrom<CouponJson> for CouponRow {
@@ -223,6 +282,15 @@ impl TryFrom<CouponJson> for CouponRow {
                     .map(|text| time("ends_at", text))
                     .transpose()?,
                 use_within_days: json.use_within_days,
+                use_until: json
+                    .use_until
+                    .as_deref()
+                    .map(|text| time("use_until", text))
+                    .transpose()?,
+                time_zone: json.time_zone.as_deref().map(SmolStr::new),
+                discount: json.discount,
+                max_discount: json.max_discount,
+                min_order_amount: json.min_order_amount,
             },
             per_user_limit: json.per_user_limit.unwrap_or(u32::MAX),
             status: Status::parse(&json.status)
@@ -230,6 +298,7 @@ impl TryFrom<CouponJson> for CouponRow {
             version: json.version,
             issued: json.issued,
             created_at: time("created_at", &json.created_at)?,
+            uses: json.uses(),
         })
     }
 }
@@ -243,10 +312,19 @@ impl Serialize for CouponRow {
             starts_at: self.terms.starts_at.map(|time| time.to_string()),
             ends_at: self.terms.ends_at.map(|time| time.to_string()),
             use_within_days: self.terms.use_within_days,
+            use_until: self.terms.use_until.map(|time| time.to_string()),
+            time_zone: self.terms.time_zone.as_ref().map(SmolStr::to_string),
+            discount: self.terms.discount,
+            max_discount: self.terms.max_discount,
+            min_order_amount: self.terms.min_order_amount,
             status: self.status.as_str().to_owned(),
             issued: self.issued,
             version: self.version,
             created_at: self.created_at.to_string(),
+            reserved: self.uses.map(|uses| uses.reserved),
+            redeemed: self.uses.map(|uses| uses.redeemed),
+            revoked: self.uses.map(|uses| uses.revoked),
+            returned: self.uses.map(|uses| uses.returned),
         };
         json.serialize(serializer)
     }

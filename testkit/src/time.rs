@@ -36,6 +36,26 @@ impl Timestamp {
         Self((self.0 + i64::from(days) * MICROS_PER_DAY).min(*MICROS.end()))
     }
 
+    /// Returns the time this many seconds later, at most the last valid time.
+    #[must_use]
+    pub fn plus_seconds(self, seconds: u32) -> Self {
+        Self((self.0 + i64::from(seconds) * 1_000_000).min(*MICROS.end()))
+    }
+
+    /// Returns the end of the local day that is this many days after the local day of this time; `None` if
+    /// there is no time zone of this name.
+    pub fn end_of_day(self, days: u16, time_zone: &str) -> Option<Self> {
+        let zone = jiff::tz::TimeZone::get(time_zone).ok()?;
+        let local = zone.to_datetime(jiff::Timestamp::from_microsecond(self.0).ok()?);
+        let days = jiff::Span::new().days(i64::from(days) + 1);
+        let end = local
+            .date()
+            .checked_add(days)
+            .and_then(|next| next.to_zoned(zone));
+        let end = end.map_or(*MICROS.end(), |end| end.timestamp().as_microsecond());
+        Some(Self(end.min(*MICROS.end())))
+    }
+
     /// Reads RFC 3339 with any offset.
     pub fn parse(text: &str) -> Option<Self> {
         let parsed: jiff::Timestamp = text.parse().ok()?;
@@ -61,5 +81,19 @@ mod tests {
         assert_eq!(time.to_string(), "2026-11-27T00:00:00.012345Z");
         assert_eq!(Timestamp::parse(&time.to_string()), Some(time));
         assert_eq!(time.plus_days(30).to_string(), "2026-12-27T00:00:00.012345Z");
+        assert_eq!(time.plus_seconds(90).to_string(), "2026-11-27T00:01:30.012345Z");
+    }
+
+    #[test]
+    fn a_local_day_ends_by_the_clock_of_its_time_zone() {
+        let end = |at: &str, days, zone| {
+            let at = Timestamp::parse(at).unwrap();
+            at.end_of_day(days, zone).map(|end| end.to_string())
+        };
+        let berlin = end("2026-03-28T12:00:00Z", 1, "Europe/Berlin");
+        assert_eq!(berlin.as_deref(), Some("2026-03-29T22:00:00.000000Z"));
+        let seoul = end("2026-11-27T15:00:00Z", 1, "Asia/Seoul");
+        assert_eq!(seoul.as_deref(), Some("2026-11-29T15:00:00.000000Z"));
+        assert_eq!(end("2026-11-27T15:00:00Z", 1, "Nowhere/Else"), None);
     }
 }

@@ -59,6 +59,9 @@ impl<'a> From<&'a LatestUse> for UseBody<'a> {
 /// A use in the history of an issuance.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct PastUseBody<'a> {
+    /// Its number among the uses of the coupon: 1, 2, 3 … in the order in which they were decided.
+    #[schema(minimum = 1)]
+    number: u64,
     #[schema(pattern = "^(reserved|redeemed|released|refunded|revoked)$")]
     kind: &'static str,
     #[schema(required, pattern = "^[!-~]{1,64}$")]
@@ -85,6 +88,7 @@ impl<'a> From<&'a Use> for PastUseBody<'a> {
     fn from(past: &'a Use) -> Self {
         let shown = UseBody::from(&past.shown);
         Self {
+            number: past.number.get(),
             kind: shown.kind,
             order_id: shown.order_id,
             order_amount: shown.order_amount,

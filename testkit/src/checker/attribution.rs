@@ -25,7 +25,7 @@ impl<'h> Case<'h> {
     pub(super) fn issue(&self, place: usize) -> Option<&'h Issue> {
         match &self.history[place] {
             Operation::Issue(issue) => Some(issue),
-            Operation::Create(_) | Operation::Change(_) => None,
+            _ => None,
         }
     }
 

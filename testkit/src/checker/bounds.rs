@@ -49,6 +49,14 @@ impl Case<'_> {
         }
     }
 
+    /// Returns how many issuances were given back to the quantity before this moment: how many certainly, and
+    /// how many perhaps.
+    pub(super) fn returned(&self, moment: i64) -> (u64, u64) {
+        let certain = self.returns.partition_point(|(_, latest)| *latest < moment);
+        let possible = self.returns.partition_point(|(earliest, _)| *earliest <= moment);
+        (certain as u64, possible as u64)
+    }
+
     /// Checks that no row beyond a version's quantity was decided before the next version came into force.
     pub(super) fn check_quantities(&self, reporter: &mut Reporter<'_>) {
         for pair in self.timeline.versions.windows(2) {
@@ -56,6 +64,7 @@ impl Case<'_> {
             let Some(quantity) = version.quantity_max() else {
                 continue;
             };
+            let quantity = quantity.saturating_add(self.returned(next.latest).1);
             let Some(position) = usize::try_from(quantity)
                 .ok()
                 .filter(|position| *position < self.rows.len())
@@ -91,7 +100,9 @@ impl Case<'_> {
                 continue;
             }
             let mut versions = self.timeline.versions[self.timeline.in_force(from, to)].iter();
-            if !versions.any(|version| allows(version, row, position as u64 + 1)) {
+            // Issuances that were given back do not count.
+            let count = (position as u64 + 1).saturating_sub(self.returned(to).1);
+            if !versions.any(|version| allows(version, row, count)) {
                 let places: Vec<usize> = [self.facts[position].caller, self.facts[position].answerer]
                     .into_iter()
                     .flatten()
@@ -109,7 +120,7 @@ impl Case<'_> {
     }
 }
 
-/// True if the version allows this row as the `count`th issuance. The owner compared `issued_at` with the
+/// True if the version allows this row as the `count`th issuance, not counting those given back. The owner compared `issued_at` with the
 /// window, so no tolerance applies.
 fn allows(version: &Version, row: &IssuanceRow, count: u64) -> bool {
     version.status.may(|status| status == Status::Open)
@@ -122,7 +133,5 @@ fn allows(version: &Version, row: &IssuanceRow, count: u64) -> bool {
         && version
             .quantity
             .may(|quantity| quantity.is_none_or(|quantity| count <= quantity))
-        && version
-            .days
-            .may(|days| days.map(|days| row.issued_at.plus_days(days)) == row.expires_at)
+        && version.may_expire(row.issued_at, row.expires_at)
 }

@@ -144,12 +144,13 @@ impl<'h> Case<'h> {
         let mut find = |kind, message: &dyn Fn() -> String, rows: &[&IssuanceRow]| {
             reporter.find(kind, self.coupon.id, message, &[refused.place], rows);
         };
+        let returned = self.returned(refused.call).0;
         if let Refusal::SoldOut { total_quantity } = refused.refusal
-            && *total_quantity > self.rows.len() as u64
+            && total_quantity.saturating_add(returned) > self.rows.len() as u64
         {
             let message = || {
                 format!(
-                    "{total_quantity} were issued according to the answer, but {} are stored",
+                    "{total_quantity} were issued according to the answer, but {} are stored, and {returned} of them were given back",
                     self.rows.len()
                 )
             };
@@ -231,9 +232,10 @@ impl<'h> Case<'h> {
             }
             Refusal::SoldOut { total_quantity } => {
                 let latest = refused.answer.min(self.timeline.ended(index));
+                let taken = total_quantity.saturating_add(self.returned(refused.call).0);
                 version.quantity.may(|quantity| quantity == Some(*total_quantity))
                     && self
-                        .may_have_issued(*total_quantity)
+                        .may_have_issued(taken)
                         .is_some_and(|moment| !timely || moment <= latest)
             }
             Refusal::UnknownCoupon | Refusal::AlreadyIssued(_) => true,
@@ -313,7 +315,7 @@ impl<'h> Case<'h> {
                 ("QUANTITY_BELOW_ISSUED", Change::Patch(patch)) => patch
                     .total_quantity
                     .flatten()
-                    .and_then(|quantity| self.may_have_issued(quantity + 1))
+                    .and_then(|quantity| self.may_have_issued(quantity + 1 + self.returned(from).0))
                     .is_some_and(|moment| moment <= to),
                 _ => true,
             };

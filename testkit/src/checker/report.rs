@@ -7,7 +7,7 @@ use crate::ids::CouponId;
 use serde::Serialize;
 
 use crate::history::Operation;
-use crate::rows::IssuanceRow;
+use crate::rows::{IssuanceRow, UseRow};
 
 /// A promise that was not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,6 +71,36 @@ pub enum FindingKind {
     ChangeWithoutRequest,
     /// A change was refused for a reason that did not hold.
     UntrueChangeRefusal,
+    /// A use has a number that is not the next one.
+    UseNumberGap,
+    /// A number is given to two uses.
+    UseNumberTwice,
+    /// A use, or an answer to a step, is of an issuance that is not stored.
+    UseOfNoIssuance,
+    /// No request made a use.
+    UseWithoutRequest,
+    /// The coupon counts other states than its uses have.
+    UseCountsDiffer,
+    /// An order reserved or redeemed an issuance that another order held.
+    HeldByTwoOrders,
+    /// An issuance that was redeemed, and not refunded, is redeemed.
+    RedeemedTwice,
+    /// An issuance is used after its end of use.
+    UsedAfterEnd,
+    /// A use does not follow from the use before it, or has values that no use has.
+    IllegalUse,
+    /// A discount that was not fixed by the reservation, or that the coupon did not define.
+    DiscountDiffers,
+    /// A use in an answer is not stored.
+    StepNotStored,
+    /// An answer shows an earlier use although a later one had been answered before.
+    StaleAnswer,
+    /// A step was refused for a reason that did not hold.
+    UntrueStepRefusal,
+    /// A step is answered as a replay although it had not been taken.
+    UntrueReplay,
+    /// A quote that was not true.
+    UntrueQuote,
 }
 
 /// The name in the report, such as `over quantity`.
@@ -122,6 +152,8 @@ pub struct Report {
     pub coupons: u64,
     /// Number of issuances that were checked.
     pub issuances: u64,
+    /// Number of uses that were checked.
+    pub uses: u64,
 }
 
 impl Report {
@@ -165,6 +197,29 @@ impl<'h> Reporter<'h> {
         operations: &[usize],
         rows: &[&IssuanceRow],
     ) {
+        self.add(kind, coupon, message, operations, rows);
+    }
+
+    /// Adds a finding about uses.
+    pub(super) fn find_uses(
+        &mut self,
+        kind: FindingKind,
+        coupon: CouponId,
+        message: impl FnOnce() -> String,
+        operations: &[usize],
+        rows: &[&UseRow],
+    ) {
+        self.add(kind, coupon, message, operations, rows);
+    }
+
+    fn add(
+        &mut self,
+        kind: FindingKind,
+        coupon: CouponId,
+        message: impl FnOnce() -> String,
+        operations: &[usize],
+        rows: &[impl Serialize],
+    ) {
         let count = self.report.counts.entry(kind).or_default();
         *count += 1;
         if *count > self.shown_max {
@@ -179,7 +234,7 @@ impl<'h> Reporter<'h> {
         let rows = rows
             .iter()
             .take(EVIDENCE_MAX)
-            .map(|row| format!("row: {}", Written(*row)));
+            .map(|row| format!("row: {}", Written(row)));
         let evidence = operations.chain(rows).collect();
         self.report.findings.push(Finding {
             kind,

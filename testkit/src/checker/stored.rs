@@ -5,9 +5,10 @@ use crate::rows::{CouponRow, IssuanceRow};
 
 /// Checks sequences, quantity and per-user limit of one coupon's rows, which are sorted by sequence, and the
 /// coupon's own count. Returns the rows without repeated sequences. Also returns, for each of these rows, its
-/// user and its index.
+/// user and its index. `returned` were given back to the quantity.
 pub(super) fn check<'h>(
     coupon: &CouponRow,
+    returned: u64,
     sorted: &[(&'h IssuanceRow, u32)],
     reporter: &mut Reporter<'_>,
 ) -> (Vec<&'h IssuanceRow>, Vec<(u32, usize)>) {
@@ -47,7 +48,11 @@ pub(super) fn check<'h>(
         rows.push(row);
     }
     let count = sorted.len() as u64;
-    if let Some(quantity) = coupon.terms.total_quantity.filter(|quantity| count > *quantity) {
+    let quantity = coupon
+        .terms
+        .total_quantity
+        .map(|quantity| quantity.saturating_add(returned));
+    if let Some(quantity) = quantity.filter(|quantity| count > *quantity) {
         let over = sorted
             .get(usize::try_from(quantity).unwrap_or(usize::MAX)..)
             .unwrap_or_default();

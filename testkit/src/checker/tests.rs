@@ -6,6 +6,9 @@ use world::{World, at, patch};
 
 mod lag;
 mod model;
+mod model_uses;
+mod shop;
+mod uses;
 mod world;
 
 const LIMIT: u32 = 1;

@@ -8,12 +8,16 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use smol_str::SmolStr;
+
 use crate::rows::Status;
 use crate::time::Timestamp;
 
 use super::report::{FindingKind, Reporter};
 use crate::history::{Change, ChangeAnswer, ChangeCall, CreateAnswer, Operation};
-use crate::rows::{CouponRow, Terms};
+use crate::rows::{CouponRow, Discount};
+
+mod terms;
 
 /// The beginning and the end of time, in microseconds.
 pub(super) const NEVER: Range<i64> = i64::MIN..i64::MAX;
@@ -25,18 +29,18 @@ pub(super) enum Choice<T> {
     Of(Vec<T>),
 }
 
-impl<T: Copy + PartialEq> Choice<T> {
+impl<T: Clone + PartialEq> Choice<T> {
     pub(super) fn may(&self, fits: impl Fn(T) -> bool) -> bool {
         match self {
             Self::Any => true,
-            Self::Of(values) => values.iter().any(|value| fits(*value)),
+            Self::Of(values) => values.iter().any(|value| fits(value.clone())),
         }
     }
 
     fn must(&self, fits: impl Fn(T) -> bool) -> bool {
         match self {
             Self::Any => false,
-            Self::Of(values) => values.iter().all(|value| fits(*value)),
+            Self::Of(values) => values.iter().all(|value| fits(value.clone())),
         }
     }
 
@@ -59,7 +63,12 @@ pub(super) struct Version {
     pub(super) quantity: Choice<Option<u64>>,
     pub(super) starts_at: Choice<Option<Timestamp>>,
     pub(super) ends_at: Choice<Option<Timestamp>>,
-    pub(super) days: Choice<Option<u16>>,
+    days: Choice<Option<u16>>,
+    use_until: Choice<Option<Timestamp>>,
+    time_zone: Choice<Option<SmolStr>>,
+    discount: Choice<Option<Discount>>,
+    max_discount: Choice<Option<u64>>,
+    min_order_amount: Choice<Option<u64>>,
     pub(super) status: Choice<Status>,
     /// The earliest moment at which the version may have come into force.
     pub(super) earliest: i64,
@@ -79,6 +88,11 @@ impl Version {
             starts_at: Choice::Any,
             ends_at: Choice::Any,
             days: Choice::Any,
+            use_until: Choice::Any,
+            time_zone: Choice::Any,
+            discount: Choice::Any,
+            max_discount: Choice::Any,
+            min_order_amount: Choice::Any,
             status: Choice::Any,
             earliest: NEVER.start,
             latest: NEVER.start,
@@ -87,25 +101,20 @@ impl Version {
     }
 
     fn known(number: u64, known: &Known<'_>) -> Self {
-        let CouponRow {
-            terms:
-                Terms {
-                    total_quantity,
-                    starts_at,
-                    ends_at,
-                    use_within_days,
-                },
-            status,
-            ..
-        } = *known.row;
+        let CouponRow { terms, status, .. } = known.row;
         Self {
             number,
             is_gap: false,
-            quantity: Choice::Of(vec![total_quantity]),
-            starts_at: Choice::Of(vec![starts_at]),
-            ends_at: Choice::Of(vec![ends_at]),
-            days: Choice::Of(vec![use_within_days]),
-            status: Choice::Of(vec![status]),
+            quantity: Choice::Of(vec![terms.total_quantity]),
+            starts_at: Choice::Of(vec![terms.starts_at]),
+            ends_at: Choice::Of(vec![terms.ends_at]),
+            days: Choice::Of(vec![terms.use_within_days]),
+            use_until: Choice::Of(vec![terms.use_until]),
+            time_zone: Choice::Of(vec![terms.time_zone.clone()]),
+            discount: Choice::Of(vec![terms.discount]),
+            max_discount: Choice::Of(vec![terms.max_discount]),
+            min_order_amount: Choice::Of(vec![terms.min_order_amount]),
+            status: Choice::Of(vec![*status]),
             earliest: known.earliest,
             latest: known.latest,
             widened_by: known.widened_by,
@@ -130,6 +139,15 @@ impl Version {
                     gap.starts_at.add(patch.starts_at);
                     gap.ends_at.add(patch.ends_at);
                     gap.days.add(patch.use_within_days);
+                    gap.use_until.add(patch.use_until);
+                    gap.time_zone.add(patch.time_zone.clone());
+                    match patch.discount {
+                        // A part of the former discount stays.
+                        Some(Some(None)) => gap.discount = Choice::Any,
+                        discount => gap.discount.add(discount.map(Option::flatten)),
+                    }
+                    gap.max_discount.add(patch.max_discount);
+                    gap.min_order_amount.add(patch.min_order_amount);
                 }
                 Change::Pause => gap.status.add(Some(Status::Paused)),
                 Change::Resume => gap.status.add(Some(Status::Open)),
@@ -306,7 +324,7 @@ impl<'h> Builder<'_, 'h, '_> {
                     ChangeAnswer::Unknown => self.lost.push((*place, call)),
                     ChangeAnswer::NotApplied(_) => {}
                 },
-                Operation::Issue(_) => {}
+                Operation::Issue(_) | Operation::Step(_) | Operation::Quote(_) => {}
             }
         }
         // An answer shows the version, but a change without an answer may have made it.
@@ -331,8 +349,8 @@ impl<'h> Builder<'_, 'h, '_> {
         });
         known.earliest = known.earliest.min(earliest);
         known.latest = known.latest.min(latest);
-        if (known.row.terms, known.row.status, known.row.per_user_limit)
-            != (row.terms, row.status, row.per_user_limit)
+        if (&known.row.terms, known.row.status, known.row.per_user_limit)
+            != (&row.terms, row.status, row.per_user_limit)
         {
             let places: Vec<usize> = [known.operation, operation].into_iter().flatten().collect();
             let message = || {
@@ -473,16 +491,7 @@ impl<'h> Builder<'_, 'h, '_> {
 /// True if this coupon shows the change.
 pub(super) fn shows(change: &Change, row: &CouponRow) -> bool {
     match change {
-        Change::Patch(patch) => {
-            patch
-                .total_quantity
-                .is_none_or(|quantity| quantity == row.terms.total_quantity)
-                && patch.starts_at.is_none_or(|time| time == row.terms.starts_at)
-                && patch.ends_at.is_none_or(|time| time == row.terms.ends_at)
-                && patch
-                    .use_within_days
-                    .is_none_or(|days| days == row.terms.use_within_days)
-        }
+        Change::Patch(patch) => terms::shows(patch, &row.terms),
         Change::Pause => row.status == Status::Paused,
         Change::Resume => row.status == Status::Open,
         Change::Close => row.status == Status::Closed,

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime};
 
-use crate::ids::CouponId;
+use crate::ids::{CouponId, IssuanceId};
 use serde::de::IgnoredAny;
 
 /// Bytes that are handed to the writer together.
@@ -118,6 +118,11 @@ pub enum Request<'a> {
     /// A user's request for a coupon, with the user and the key. Both must be texts that need no
     /// escaping in JSON.
     Issue(CouponId, &'a [u8], &'a [u8]),
+    /// A request to use an issuance: `reserve`, `redeem`, `release`, `refund` or `revoke`, with the body that is
+    /// sent, which is JSON on one line.
+    Step(IssuanceId, &'a str, &'a str),
+    /// A question what an order of this amount would get.
+    Quote(IssuanceId, u64),
 }
 
 /// Appends the line of a request to a buffer, with the answer if a whole answer arrived. Times are in
@@ -129,6 +134,14 @@ pub fn append(buffer: &mut Vec<u8>, request: Request<'_>, call_us: i64, answer: 
         Request::Change(coupon, change) => write!(
             buffer,
             "{{\"change\":{{\"call_us\":{call_us},\"coupon\":{coupon},\"change\":{change}"
+        ),
+        Request::Step(issuance, step, body) => write!(
+            buffer,
+            "{{\"step\":{{\"call_us\":{call_us},\"issuance\":\"{issuance}\",\"step\":\"{step}\",\"body\":{body}"
+        ),
+        Request::Quote(issuance, amount) => write!(
+            buffer,
+            "{{\"quote\":{{\"call_us\":{call_us},\"issuance\":\"{issuance}\",\"order_amount\":{amount}"
         ),
         Request::Issue(coupon, user, key) => {
             let _ = write!(

@@ -1,23 +1,28 @@
 //! One line of a history: its JSON, and what it means.
 
 mod issue;
+mod step;
 
 use std::io::Write;
 
 use crate::time::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
+use smol_str::SmolStr;
 
 use super::{Change, ChangeAnswer, ChangeCall, Create, CreateAnswer, Operation, Patch, Span};
-use crate::rows::{CouponRow, coupon_id, time};
+use crate::rows::{CouponRow, Discount, coupon_id, time};
 use issue::IssueLine;
+use step::{QuoteLine, StepLine};
 
 /// Reads a line.
 pub(super) fn parse(text: &str) -> Result<Operation, String> {
     match serde_json::from_str(text).map_err(|error| error.to_string())? {
         Line::Create(line) => line.read().map(Operation::Create),
-        Line::Change(line) => line.read().map(Operation::Change),
+        Line::Change(line) => line.read().map(|call| Operation::Change(Box::new(call))),
         Line::Issue(line) => line.read().map(Operation::Issue),
+        Line::Step(line) => line.read().map(Operation::Step),
+        Line::Quote(line) => line.read().map(Operation::Quote),
     }
 }
 
@@ -27,6 +32,8 @@ pub(super) fn write(output: impl Write, operation: &Operation) -> std::io::Resul
         Operation::Create(create) => Line::Create(CreateLine::of(create)),
         Operation::Change(change) => Line::Change(ChangeLine::of(change)),
         Operation::Issue(issue) => Line::Issue(IssueLine::of(issue)),
+        Operation::Step(step) => Line::Step(StepLine::of(step)),
+        Operation::Quote(quote) => Line::Quote(QuoteLine::of(quote)),
     };
     Ok(serde_json::to_writer(output, &line)?)
 }
@@ -38,6 +45,8 @@ enum Line<'a> {
     Change(ChangeLine),
     #[serde(borrow)]
     Issue(IssueLine<'a>),
+    Step(StepLine),
+    Quote(QuoteLine),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -84,7 +93,7 @@ enum ChangeJson {
     Close,
 }
 
-/// A patch as it was sent. Fields that do not affect issuing are ignored.
+/// A patch as it was sent. Fields that affect neither issuing nor use are ignored.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct PatchJson {
     #[serde(
@@ -111,6 +120,68 @@ struct PatchJson {
         skip_serializing_if = "Option::is_none"
     )]
     use_within_days: Option<Option<u16>>,
+    #[serde(
+        default,
+        deserialize_with = "clearable",
+        skip_serializing_if = "Option::is_none"
+    )]
+    use_until: Option<Option<String>>,
+    #[serde(
+        default,
+        deserialize_with = "clearable",
+        skip_serializing_if = "Option::is_none"
+    )]
+    time_zone: Option<Option<String>>,
+    #[serde(
+        default,
+        deserialize_with = "clearable",
+        skip_serializing_if = "Option::is_none"
+    )]
+    discount: Option<Option<DiscountPatchJson>>,
+    #[serde(
+        default,
+        deserialize_with = "clearable",
+        skip_serializing_if = "Option::is_none"
+    )]
+    max_discount: Option<Option<u64>>,
+    #[serde(
+        default,
+        deserialize_with = "clearable",
+        skip_serializing_if = "Option::is_none"
+    )]
+    min_order_amount: Option<Option<u64>>,
+}
+
+/// A patch of a discount, which is merged into the present one.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct DiscountPatchJson {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kind: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    value: Option<u64>,
+}
+
+impl DiscountPatchJson {
+    fn of(discount: Option<Discount>) -> Self {
+        let (kind, value) = match discount {
+            Some(Discount::Amount(value)) => ("amount", value),
+            Some(Discount::Rate(value)) => ("rate", value),
+            None => return Self::default(),
+        };
+        Self {
+            kind: Some(kind.to_owned()),
+            value: Some(value),
+        }
+    }
+
+    /// Returns the discount; `None` if a part of it stays as it is.
+    fn read(self) -> Option<Discount> {
+        match (self.kind?.as_str(), self.value?) {
+            ("amount", value) => Some(Discount::Amount(value)),
+            ("rate", value) => Some(Discount::Rate(value)),
+            _ => None,
+        }
+    }
 }
 
 /// Reads a field that is present. Returns `Some(None)` for null, which clears the field. Fields that are
@@ -147,7 +218,7 @@ impl CreateLine {
                 replayed,
                 body,
             }) => CreateAnswer::Created {
-                coupon: coupon(body)?,
+                coupon: Box::new(coupon(body)?),
                 replayed,
             },
             other => match not_done(other)? {
@@ -213,6 +284,14 @@ impl ChangeJson {
                 starts_at: text(patch.starts_at),
                 ends_at: text(patch.ends_at),
                 use_within_days: patch.use_within_days,
+                use_until: text(patch.use_until),
+                time_zone: patch
+                    .time_zone
+                    .as_ref()
+                    .map(|zone| zone.as_ref().map(SmolStr::to_string)),
+                discount: patch.discount.map(|discount| discount.map(DiscountPatchJson::of)),
+                max_discount: patch.max_discount,
+                min_order_amount: patch.min_order_amount,
             }),
             Change::Pause => Self::Pause,
             Change::Resume => Self::Resume,
@@ -231,6 +310,13 @@ impl ChangeJson {
                 starts_at: read("starts_at", patch.starts_at)?,
                 ends_at: read("ends_at", patch.ends_at)?,
                 use_within_days: patch.use_within_days,
+                use_until: read("use_until", patch.use_until)?,
+                time_zone: patch.time_zone.map(|zone| zone.map(SmolStr::new)),
+                discount: patch
+                    .discount
+                    .map(|discount| discount.map(DiscountPatchJson::read)),
+                max_discount: patch.max_discount,
+                min_order_amount: patch.min_order_amount,
             }),
             Self::Pause => Change::Pause,
             Self::Resume => Change::Resume,

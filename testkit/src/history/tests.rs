@@ -8,6 +8,14 @@ const SAMPLE: &str = r#"{"create":{"call_us":1000,"answer_us":3000,"answer":{"st
 {"issue":{"call_us":7000,"answer_us":7001,"coupon":42,"user":"eve","answer":{"status":503,"body":{"code":"OVERLOADED","applied":false}}}}
 {"change":{"call_us":9500,"answer_us":9900,"coupon":42,"change":{"patch":{"total_quantity":600,"ends_at":null,"title":"y"}},"if_match":1,"answer":{"status":412,"body":{"code":"VERSION_MISMATCH"}}}}
 {"change":{"call_us":9950,"coupon":42,"change":"pause","answer":null}}
+{"change":{"call_us":9960,"coupon":42,"change":{"patch":{"use_until":"2027-01-01T00:00:00Z","time_zone":"Asia/Seoul","discount":{"kind":"rate","value":15},"max_discount":null,"min_order_amount":100}},"answer":null}}
+{"step":{"call_us":9970,"answer_us":9990,"issuance":"42-17","step":"reserve","body":{"order_id":"A-1","order_amount":45000,"hold":60},"answer":{"status":200,"replayed":false,"body":{"id":"42-17","coupon_id":42,"user_id":"alice","sequence":17,"status":"reserved","issued_at":"2026-11-27T00:00:00.012345Z","expires_at":null,"use":{"kind":"reserved","order_id":"A-1","order_amount":45000,"discount":10000,"hold_until":"2026-11-27T00:01:00Z","at":"2026-11-27T00:00:00Z"}}}}}
+{"step":{"call_us":9970,"answer_us":9990,"issuance":"42-17","step":"redeem","body":{"order_id":"A-2","order_amount":7},"answer":{"status":409,"body":{"code":"RESERVED","hold_until":"2026-11-27T00:01:00Z"}}}}
+{"step":{"call_us":9970,"answer_us":9990,"issuance":"42-17","step":"reserve","body":{"order_id":"A-1","order_amount":7},"answer":{"status":422,"body":{"code":"ORDER_MISMATCH","use":{"kind":"reserved","order_id":"A-1","order_amount":45000,"discount":10000,"hold_until":"2026-11-27T00:01:00Z","at":"2026-11-27T00:00:00Z"}}}}}
+{"step":{"call_us":9970,"answer_us":9990,"issuance":"42-17","step":"refund","body":{"order_id":"A-2"},"answer":{"status":503,"body":{"code":"OVERLOADED","applied":false}}}}
+{"step":{"call_us":9970,"issuance":"42-17","step":"revoke","body":{"reason":"fraud","return_quantity":true},"answer":null}}
+{"quote":{"call_us":9970,"answer_us":9990,"issuance":"42-17","order_amount":45000,"answer":{"status":200,"body":{"order_amount":45000,"discount":0,"payable":45000,"usable":false,"code":"RESERVED"}}}}
+{"quote":{"call_us":9970,"issuance":"42-17","order_amount":45000,"answer":null}}
 "#;
 
 fn sample() -> Vec<Operation> {
@@ -31,7 +39,7 @@ fn answers_mean_what_the_contract_says() {
         .iter()
         .filter_map(|operation| match operation {
             Operation::Issue(issue) => Some(format!("{:?}", issue.answer)),
-            Operation::Create(_) | Operation::Change(_) => None,
+            _ => None,
         })
         .collect();
     for (meaning, beginning) in meanings.iter().zip([
@@ -43,11 +51,21 @@ fn answers_mean_what_the_contract_says() {
     ]) {
         assert!(meaning.starts_with(beginning), "{meaning}");
     }
+    let history = sample();
+    let codes: Vec<&str> = history
+        .iter()
+        .filter_map(|operation| match operation {
+            Operation::Step(call) => Some(call.answer.code()),
+            Operation::Quote(quote) => Some(quote.answer.code()),
+            _ => None,
+        })
+        .collect();
+    let steps = ["done", "RESERVED", "ORDER_MISMATCH", "OVERLOADED", "unknown"];
+    assert_eq!(codes, [&steps[..], &["RESERVED", "unknown"]].concat());
 }
 
 #[test]
 fn an_invalid_line_is_an_error_with_its_number() {
-    let good = SAMPLE.lines().next().unwrap();
     for (bad, reason) in [
         ("", "EOF"),
         ("{\"issue\":{\"call_us\":1", "EOF"),
@@ -89,11 +107,42 @@ fn an_invalid_line_is_an_error_with_its_number() {
             "missing field",
         ),
     ] {
-        let error = read(format!("{good}\n{bad}\n").as_bytes())
-            .nth(1)
-            .unwrap()
-            .unwrap_err();
-        assert_eq!(error.line, 2);
-        assert!(error.reason.contains(reason), "{bad}: {error}");
+        assert_invalid(bad, reason);
     }
+}
+
+#[test]
+fn an_invalid_line_of_a_step_or_a_quote_is_an_error() {
+    for (bad, reason) in [
+        (
+            r#"{"step":{"call_us":1,"issuance":"1-1","step":"keep"}}"#,
+            "unknown variant",
+        ),
+        (
+            r#"{"step":{"call_us":1,"issuance":"1-1","step":"redeem","body":{}}}"#,
+            "lacks order_id",
+        ),
+        (
+            r#"{"step":{"call_us":1,"answer_us":2,"issuance":"1-1","step":"refund","body":{"order_id":"o"},"answer":{"status":409,"body":{"code":"RESERVED"}}}}"#,
+            "lacks hold_until",
+        ),
+        (
+            r#"{"quote":{"call_us":1,"answer_us":2,"issuance":"1-1","order_amount":5,"answer":{"status":200,"body":{"order_amount":5,"discount":1,"payable":4,"usable":false}}}}"#,
+            "has a code",
+        ),
+    ] {
+        assert_invalid(bad, reason);
+    }
+}
+
+/// Checks that this line after a good one is an error for this reason.
+#[track_caller]
+fn assert_invalid(bad: &str, reason: &str) {
+    let good = SAMPLE.lines().next().unwrap();
+    let error = read(format!("{good}\n{bad}\n").as_bytes())
+        .nth(1)
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(error.line, 2);
+    assert!(error.reason.contains(reason), "{bad}: {error}");
 }

@@ -138,6 +138,7 @@ pub(super) fn latest_use() -> Value {
 fn past_use() -> Value {
     let mut past = latest_use();
     past["reason"] = Value::Null;
+    past["number"] = json!(3);
     past["return_quantity"] = json!(false);
     past["by"] = json!("key:shop");
     past

@@ -81,9 +81,7 @@ impl Service {
     fn new(total_quantity: Option<u64>, per_user_limit: u8) -> Self {
         let terms = Terms {
             total_quantity,
-            starts_at: None,
-            ends_at: None,
-            use_within_days: None,
+            ..Terms::default()
         };
         Self {
             coupon: CouponRow {
@@ -94,6 +92,7 @@ impl Service {
                 version: 1,
                 issued: 0,
                 created_at: at(1),
+                uses: None,
             },
             rows: Rows::default(),
             requests: Vec::new(),
@@ -131,7 +130,7 @@ impl Service {
     }
 
     fn refusal(&self, now: Timestamp, user: &UserId) -> Option<Refusal> {
-        let terms = self.coupon.terms;
+        let terms = &self.coupon.terms;
         let mut own = self.rows.issuances.iter().filter(|row| row.user == *user);
         if own.clone().count() >= self.coupon.per_user_limit as usize {
             return own
@@ -244,13 +243,13 @@ fn carry_out(service: &mut Service, step: &Step, call: i64, decided: i64, skew: 
                 Fate::DecidedAndLost | Fate::NeverDecided => ChangeAnswer::Unknown,
                 Fate::NotApplied => ChangeAnswer::NotApplied("OVERLOADED".to_owned()),
             };
-            Operation::Change(ChangeCall {
+            Operation::Change(Box::new(ChangeCall {
                 span,
                 coupon: coupon_id(),
                 change: change.clone(),
                 if_match: None,
                 answer,
-            })
+            }))
         }
     }
 }
@@ -258,7 +257,7 @@ fn carry_out(service: &mut Service, step: &Step, call: i64, decided: i64, skew: 
 /// Runs the steps. The service decides them in the order of their decision times.
 fn run(steps: &[Step], quantity: Option<u64>, limit: u8, skew: i64) -> (Vec<Operation>, Rows) {
     let mut service = Service::new(quantity, limit);
-    let coupon = service.coupon.clone();
+    let coupon = Box::new(service.coupon.clone());
     let made = CreateAnswer::Created {
         coupon,
         replayed: false,

@@ -26,7 +26,7 @@ pub(super) fn patch(total_quantity: Option<u64>) -> Change {
     })
 }
 
-fn span(call: i64, answer: Option<i64>) -> Span {
+pub(super) fn span(call: i64, answer: Option<i64>) -> Span {
     Span {
         call: at(call),
         answer: answer.map(at),
@@ -48,10 +48,13 @@ impl World {
     pub(super) fn new(total_quantity: Option<u64>, per_user_limit: u32) -> Self {
         let terms = Terms {
             total_quantity,
-            starts_at: None,
-            ends_at: None,
-            use_within_days: None,
+            ..Terms::default()
         };
+        Self::with(terms, per_user_limit)
+    }
+
+    /// Makes such a history with these terms.
+    pub(super) fn with(terms: Terms, per_user_limit: u32) -> Self {
         let id = coupon_id();
         let coupon = CouponRow {
             id,
@@ -61,9 +64,10 @@ impl World {
             version: 1,
             issued: 0,
             created_at: at(1),
+            uses: None,
         };
         let answer = CreateAnswer::Created {
-            coupon: coupon.clone(),
+            coupon: Box::new(coupon.clone()),
             replayed: false,
         };
         let history = vec![Operation::Create(Create {
@@ -126,7 +130,7 @@ impl World {
             id,
             user: user(name),
             issued_at: at(issued_at),
-            expires_at: None,
+            expires_at: self.coupon.terms.use_until,
         });
     }
 
@@ -198,7 +202,7 @@ impl World {
                 answer: IssueAnswer::Issued { issuance, .. },
                 ..
             }) => Some(issuance),
-            Operation::Create(_) | Operation::Change(_) | Operation::Issue(_) => None,
+            _ => None,
         });
         for row in self
             .rows
@@ -226,7 +230,7 @@ impl World {
             if_match,
             answer,
         };
-        self.history.push(Operation::Change(call));
+        self.history.push(Operation::Change(Box::new(call)));
     }
 
     fn make(&mut self, change: &Change) {
@@ -238,6 +242,7 @@ impl World {
                 terms.starts_at = patch.starts_at.unwrap_or(terms.starts_at);
                 terms.ends_at = patch.ends_at.unwrap_or(terms.ends_at);
                 terms.use_within_days = patch.use_within_days.unwrap_or(terms.use_within_days);
+                terms.discount = patch.discount.map_or(terms.discount, Option::flatten);
             }
             Change::Pause => self.coupon.status = Status::Paused,
             Change::Resume => self.coupon.status = Status::Open,
