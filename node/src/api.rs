@@ -2,6 +2,7 @@
 //!
 //! A handler authenticates the principal, parses the request, calls the service and writes the response.
 
+mod bulk;
 mod changes;
 mod cluster;
 mod coupons;

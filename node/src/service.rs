@@ -1,12 +1,13 @@
 //! The service without HTTP: the calls that the API and tests use.
 //!
 //! [`Service`] holds the engine and everything that a request passes before it. [`auth`] authenticates
-//! principals. `issuances` issues coupons and reads issuances, `uses` uses them, `coupons` creates, changes and
-//! reads coupons, and `coupon_lists` searches for coupons. What many clients read at once comes from short-lived
+//! principals. `issuances` issues coupons and reads issuances, `bulk` issues to many users, `uses` uses
+//! issuances, `coupons` creates, changes and reads coupons, and `coupon_lists` searches for coupons. What many clients read at once comes from short-lived
 //! [`copies`]. [`list`] cuts pages, [`user_limit`] limits a user's rate, and `cluster` shows nodes and shards.
 //! All calls of the engine and its store go through [`engine`].
 
 pub(crate) mod auth;
+pub(crate) mod bulk;
 mod change_log;
 mod client_searches;
 pub(crate) mod cluster;
@@ -31,6 +32,7 @@ use actors::ids::NodeId;
 use actors::log_limit::LogLimit;
 
 use self::auth::{Authenticator, MissingCredentials, TokenRefusal};
+use self::bulk::BulkCalls;
 use self::coupon_lists::CouponLists;
 use self::coupons::CouponCopies;
 use self::engine::{ChangeRefusal, CouponEngine, NotReady, Refusal, Setback};
@@ -115,6 +117,7 @@ pub(crate) struct Service {
     copies: CouponCopies,
     lists: CouponLists,
     store_calls: StoreCalls,
+    bulk_calls: BulkCalls,
     coupon_metrics_max: usize,
     user_may_reserve: bool,
 }
@@ -133,6 +136,7 @@ impl Service {
             copies: CouponCopies::default(),
             lists: CouponLists::new(config.limits.client_lists),
             store_calls: StoreCalls::default(),
+            bulk_calls: BulkCalls::default(),
             coupon_metrics_max: config.limits.coupon_metrics_max,
             user_may_reserve: config.coupon.user_may_reserve,
         }
@@ -175,8 +179,9 @@ impl Service {
 
     /// Sets the gauges that are collected on demand. Returns the figures of the busiest coupons.
     pub(crate) fn collect(&self) -> Vec<CouponFigures> {
-        let calls = &self.store_calls.0;
-        metrics::queue("store_calls", calls.places()).set(calls.taken() as f64);
+        for (name, calls) in [("store_calls", &self.store_calls.0), ("bulk_calls", &self.bulk_calls.0)] {
+            metrics::queue(name, calls.places()).set(calls.taken() as f64);
+        }
         let engine = self.engine.get();
         engine.map_or_else(Vec::new, |engine| engine.collect(self.coupon_metrics_max))
     }

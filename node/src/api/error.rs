@@ -126,31 +126,50 @@ fn closed() -> Problem {
     conflict("CLOSED", "The coupon is closed")
 }
 
+/// Returns the problem of an issue request that failed, without the members that go with it.
+pub(super) fn issue_problem(error: &service::Error) -> Problem {
+    match error {
+        service::Error::Refused(refusal) => refusal_problem(refusal),
+        service::Error::Setback(setback) => without_decision(*setback),
+        service::Error::RateLimited(wait) => rate_limited(*wait),
+        service::Error::Internal { applied } => Problem::internal(*applied),
+        // Issuing fails in no other way, so nothing is known about this one.
+        _ => Problem::internal(None),
+    }
+}
+
+fn refusal_problem(refusal: &Refusal) -> Problem {
+    match refusal {
+        Refusal::UnknownCoupon => unknown_coupon(),
+        Refusal::AlreadyIssued(_) => {
+            conflict("ALREADY_ISSUED", "The user has as many of this coupon as allowed")
+        }
+        Refusal::Closed => closed(),
+        Refusal::Paused => conflict("PAUSED", "The coupon is paused"),
+        Refusal::NotStarted { .. } => conflict("NOT_STARTED", "The coupon is not issued yet"),
+        Refusal::Ended { .. } => conflict("ENDED", "The coupon is no longer issued"),
+        Refusal::SoldOut { .. } => conflict("SOLD_OUT", "The coupon is sold out"),
+    }
+}
+
 /// Returns the response to an issue request that was refused.
 fn refused(refusal: Refusal) -> Response {
+    let problem = refusal_problem(&refusal);
     match refusal {
-        Refusal::UnknownCoupon => unknown_coupon().into_response(),
-        Refusal::AlreadyIssued(issuance) => {
-            conflict("ALREADY_ISSUED", "The user has as many of this coupon as allowed")
-                .into_response_with(&Existing { issuance })
-        }
-        Refusal::Closed => closed().into_response(),
-        Refusal::Paused => conflict("PAUSED", "The coupon is paused").into_response(),
+        Refusal::UnknownCoupon | Refusal::Closed | Refusal::Paused => problem.into_response(),
+        Refusal::AlreadyIssued(issuance) => problem.into_response_with(&Existing { issuance }),
         Refusal::NotStarted {
             starts_at,
             server_time,
-        } => conflict("NOT_STARTED", "The coupon is not issued yet").into_response_with(&Start {
+        } => problem.into_response_with(&Start {
             starts_at: Text(starts_at),
             server_time: Text(server_time),
         }),
-        Refusal::Ended { ends_at, server_time } => conflict("ENDED", "The coupon is no longer issued")
-            .into_response_with(&End {
-                ends_at: Text(ends_at),
-                server_time: Text(server_time),
-            }),
-        Refusal::SoldOut { total_quantity } => {
-            conflict("SOLD_OUT", "The coupon is sold out").into_response_with(&Quantity { total_quantity })
-        }
+        Refusal::Ended { ends_at, server_time } => problem.into_response_with(&End {
+            ends_at: Text(ends_at),
+            server_time: Text(server_time),
+        }),
+        Refusal::SoldOut { total_quantity } => problem.into_response_with(&Quantity { total_quantity }),
     }
 }
 

@@ -24,6 +24,7 @@ use crate::service::list::whole_number;
 
 /// An issuance as the API writes it.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Issuance)]
 pub(super) struct IssuanceBody<'a> {
     #[schema(value_type = String, pattern = "^[1-9][0-9]{0,15}-[1-9][0-9]{0,15}$")]
     id: Text<IssuanceId>,

@@ -12,14 +12,17 @@ use warp::path::FullPath;
 use warp::reply::Response;
 use warp::{Filter, Rejection};
 
+mod bulk;
 mod table;
 
 pub(super) use self::table::ROUTES;
 
-use super::credentials::{mark_private, report_refused_token};
+use super::bulk::BULK_BODY_BYTES_MAX;
+use super::credentials::{self, mark_private, report_refused_token};
 use super::error::Error;
 use super::redirect::redirect;
 use super::{Answer, openapi, principal};
+use crate::http::body::BODY_BYTES_MAX;
 use crate::http::call::Call;
 use crate::http::head::Head;
 use crate::http::problem::RequestError;
@@ -218,12 +221,34 @@ impl Operation {
     async fn answer(&self, service: &Service, call: &Call) -> Answer {
         let generation = service.authenticator().key_generation();
         let answer = self.attempt(service, call).await;
-        match answer {
-            Err(Error::Service(service::Error::InvalidToken(
-                TokenRefusal::UnknownKey | TokenRefusal::Signature,
-            ))) if service.authenticator().renew_keys(generation).await => self.attempt(service, call).await,
-            answer => answer,
+        if is_for_newer_keys(&answer) && service.authenticator().renew_keys(generation).await {
+            return self.attempt(service, call).await;
         }
+        answer
+    }
+
+    /// Returns the maximum size of the body of this request. A large body is read only from a principal that
+    /// may call the operation. So others make a connection hold no more than by any other request.
+    async fn body_bytes_max(&self, service: &Service, head: &Head) -> usize {
+        let is_permitted = || {
+            let principal = credentials::principal(service.authenticator(), head)?;
+            Ok(self.access.check(&principal)?)
+        };
+        let generation = service.authenticator().key_generation();
+        let mut permitted = is_permitted();
+        if is_for_newer_keys(&permitted) && service.authenticator().renew_keys(generation).await {
+            permitted = is_permitted();
+        }
+        match permitted {
+            Ok(()) => BULK_BODY_BYTES_MAX,
+            // The handler gives the reason.
+            Err(_) => BODY_BYTES_MAX,
+        }
+    }
+
+    /// True if the body may be larger than [`BODY_BYTES_MAX`].
+    fn has_large_body(&self) -> bool {
+        self.body.is_some_and(|body| body.schema == "BulkIssueRequest")
     }
 
     /// Checks the names of the query, and calls the handler.
@@ -249,6 +274,16 @@ impl Operation {
         }
         response
     }
+}
+
+/// True if a token was refused that may be valid by newer keys.
+fn is_for_newer_keys<T>(answer: &Result<T, Error>) -> bool {
+    matches!(
+        answer,
+        Err(Error::Service(service::Error::InvalidToken(
+            TokenRefusal::UnknownKey | TokenRefusal::Signature
+        )))
+    )
 }
 
 /// Returns the route with this path, and the place of the parameter in the path.
@@ -315,8 +350,15 @@ pub(crate) fn routes(
                         .unwrap_or_else(|| RequestError::NotFound.into_response());
                 };
                 head.set_route(&route.metrics);
-                let call = Call::read(head, path, parameter, stream).await;
-                match route.operation(&call.head.method) {
+                let operation = route.operation(&head.method);
+                let bytes_max = match &operation {
+                    Ok(operation) if operation.has_large_body() => {
+                        operation.body_bytes_max(&service, &head).await
+                    }
+                    _ => BODY_BYTES_MAX,
+                };
+                let call = Call::read(head, path, parameter, bytes_max, stream).await;
+                match operation {
                     Ok(operation) => operation.respond(&service, &call).await,
                     Err(error) => error.into_response(),
                 }

@@ -12,7 +12,8 @@ use super::head::Head;
 use super::listener::Stage;
 use super::pace::STOPPING_TIMEOUT;
 
-/// Maximum size of a body: ten times the size of a coupon with the longest title.
+/// Maximum size of a body unless its route says otherwise: ten times the size of a coupon with the longest
+/// title.
 pub(crate) const BODY_BYTES_MAX: usize = 16 * 1024;
 
 /// Maximum number of bytes that are read of a body that is too large. If the connection closes while a client
@@ -23,8 +24,8 @@ const DISCARDED_BYTES_MAX: usize = 1024 * 1024;
 /// Why a body was not read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum BodyError {
-    /// The body exceeds [`BODY_BYTES_MAX`].
-    TooLarge,
+    /// The body exceeds this number of bytes.
+    TooLarge(usize),
     /// The connection failed before the end of the body.
     Incomplete,
     /// The body did not arrive in time.
@@ -62,9 +63,10 @@ impl BodyDeadline {
 /// Reads the body within the `body_deadline` of the head.
 pub(super) async fn read_in_time<B: Buf>(
     head: &Head,
+    bytes_max: usize,
     stream: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Result<Bytes, BodyError> {
-    let mut reading = std::pin::pin!(read(head, stream));
+    let mut reading = std::pin::pin!(read(head, bytes_max, stream));
     // Most bodies arrive with their heads, and need no timer.
     match (reading.as_mut().now_or_never(), &head.body_deadline) {
         (Some(body), _) => body,
@@ -73,20 +75,21 @@ pub(super) async fn read_in_time<B: Buf>(
     }
 }
 
-/// Reads a body of up to [`BODY_BYTES_MAX`], with a declared length or in chunks.
+/// Reads a body of up to `bytes_max`, with a declared length or in chunks.
 async fn read<B: Buf>(
     head: &Head,
+    bytes_max: usize,
     stream: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Result<Bytes, BodyError> {
     let declared = head
         .headers
         .get(CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    let declared_too_large = declared.is_some_and(|length| length > BODY_BYTES_MAX);
+    let declared_too_large = declared.is_some_and(|length| length > bytes_max);
     // A client that expects `100 Continue`, or declares more than would be discarded, is answered before it
     // sends the body.
     if declared_too_large && (head.headers.contains_key(EXPECT) || declared > Some(DISCARDED_BYTES_MAX)) {
-        return Err(BodyError::TooLarge);
+        return Err(BodyError::TooLarge(bytes_max));
     }
     let mut stream = std::pin::pin!(stream);
     let mut body = BytesMut::new();
@@ -97,12 +100,12 @@ async fn read<B: Buf>(
         if total > DISCARDED_BYTES_MAX {
             break;
         }
-        if total <= BODY_BYTES_MAX {
+        if total <= bytes_max {
             body.extend_from_slice(&part.copy_to_bytes(part.remaining()));
         }
     }
-    if total > BODY_BYTES_MAX {
-        Err(BodyError::TooLarge)
+    if total > bytes_max {
+        Err(BodyError::TooLarge(bytes_max))
     } else {
         Ok(body.freeze())
     }

@@ -25,16 +25,17 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// Reads the body. `parameter` is the place of the parameter in the path.
+    /// Reads the body, of up to `bytes_max`. `parameter` is the place of the parameter in the path.
     pub(crate) async fn read<B: Buf>(
         head: Arc<Head>,
         path: FullPath,
         parameter: Range<usize>,
+        bytes_max: usize,
         stream: impl Stream<Item = Result<B, warp::Error>>,
     ) -> Self {
-        let body = body::read_in_time(&head, stream).await;
+        let body = body::read_in_time(&head, bytes_max, stream).await;
         // The connection must know this for every response, including a refusal.
-        head.set_body_left_unread(matches!(body, Err(BodyError::TooLarge | BodyError::TimedOut)));
+        head.set_body_left_unread(matches!(body, Err(BodyError::TooLarge(_) | BodyError::TimedOut)));
         Self {
             head,
             path,
@@ -78,7 +79,7 @@ impl Call {
 
     fn body(&self) -> Result<&Bytes, RequestError> {
         self.body.as_ref().map_err(|error| match error {
-            BodyError::TooLarge => RequestError::BodyTooLarge,
+            BodyError::TooLarge(bytes_max) => RequestError::BodyTooLarge(*bytes_max),
             BodyError::TimedOut => RequestError::TimedOut,
             BodyError::Incomplete => RequestError::Malformed("the body is incomplete".to_owned()),
         })

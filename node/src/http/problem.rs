@@ -12,7 +12,6 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use warp::reply::Response;
 
-use super::body::BODY_BYTES_MAX;
 use super::json::{self, JsonText};
 
 /// Range of `Retry-After` in a 503, in seconds: hand-offs and fail-overs take about a lease. The time is
@@ -70,6 +69,11 @@ impl Problem {
     /// Sets whether anything was changed; `None` means that this is not known.
     pub(crate) fn applied(self, applied: Option<bool>) -> Self {
         Self { applied, ..self }
+    }
+
+    /// Returns the status, the code, and whether anything was changed.
+    pub(crate) fn parts(&self) -> (StatusCode, &'static str, Option<bool>) {
+        (self.status, self.code, self.applied)
     }
 
     /// Adds a header to the response.
@@ -175,8 +179,8 @@ pub(crate) enum RequestError {
     NotFound,
     /// The path does not accept the method. Holds the methods that it accepts.
     MethodNotAllowed(String),
-    /// The body exceeds its limit.
-    BodyTooLarge,
+    /// The body exceeds this number of bytes.
+    BodyTooLarge(usize),
     /// The head exceeds its limit.
     HeaderTooLarge,
     /// The request was not sent completely in time.
@@ -213,8 +217,8 @@ impl RequestError {
                 Problem::new(S::NOT_FOUND, "NOT_FOUND", "The path does not exist").into_response()
             }
             Self::MethodNotAllowed(allowed) => method_not_allowed(&allowed),
-            Self::BodyTooLarge => Problem::new(S::PAYLOAD_TOO_LARGE, "TOO_LARGE", "The body is too large")
-                .into_response_with_detail(format!("at most {BODY_BYTES_MAX} bytes")),
+            Self::BodyTooLarge(bytes_max) => Problem::new(S::PAYLOAD_TOO_LARGE, "TOO_LARGE", "The body is too large")
+                .into_response_with_detail(format!("at most {bytes_max} bytes")),
             Self::HeaderTooLarge => Problem::new(
                 S::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "HEADER_TOO_LARGE",
@@ -301,7 +305,7 @@ mod tests {
                 json!({}),
             ),
             (
-                RequestError::BodyTooLarge,
+                RequestError::BodyTooLarge(16_384),
                 413,
                 "TOO_LARGE",
                 json!({"detail": "at most 16384 bytes"}),

@@ -1,5 +1,7 @@
 //! Issues coupons, and reads issuances.
 
+use std::time::Duration;
+
 use actors::coupon::ids::{CouponId, Sequence};
 use actors::coupon::uses::UsedIssuance;
 use actors::ids::{RequestKey, UserId};
@@ -22,12 +24,24 @@ impl Service {
         let admitted = limit
             .map(|limit| Ok::<_, Error>((limit, limit.admit(&user)?)))
             .transpose()?;
-        let engine = self.engine()?;
-        let issued = engine.issue(coupon, user, key, self.deadline, span).await?;
+        let issued = self.issue_within(self.deadline, coupon, user, key, span).await?;
         match admitted {
             Some((limit, admitted)) if issued.replayed => limit.restore(admitted),
             _ => {}
         }
+        Ok(issued)
+    }
+
+    /// Issues the coupon to the user within this time, whatever the user's rate is.
+    pub(super) async fn issue_within(
+        &self,
+        deadline: Duration,
+        coupon: CouponId,
+        user: UserId,
+        key: RequestKey,
+        span: &Span,
+    ) -> Result<IssueResponse, Error> {
+        let issued = self.engine()?.issue(coupon, user, key, deadline, span).await?;
         if !issued.replayed {
             self.copies.raise_issued(issued.used.issuance.id);
         }

@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod balancer;
+mod bulk;
 mod change_keys;
 mod kills;
 mod leases;

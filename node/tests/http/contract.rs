@@ -291,6 +291,7 @@ async fn every_operation_of_the_document_is_answered_as_the_document_says() {
                 request = request.json(&match template.rsplit('/').next() {
                     Some("reserve" | "redeem") => json!({"order_id": "a", "order_amount": 5}),
                     Some("release" | "refund") => json!({"order_id": "a"}),
+                    Some("bulk") => json!({"user_ids": ["bob"]}),
                     _ => json!({"title": "T", "total_quantity": 5}),
                 });
             }
@@ -316,7 +317,7 @@ async fn every_operation_of_the_document_is_answered_as_the_document_says() {
             asked += 1;
         }
     }
-    assert_eq!(asked, 29);
+    assert_eq!(asked, 30);
 }
 
 #[tokio::test]

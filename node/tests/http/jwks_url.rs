@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use jsonwebtoken::{Algorithm, EncodingKey};
 use reqwest::Method;
+use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -189,6 +190,29 @@ async fn keys_are_fetched_for_a_wrong_signature_because_a_key_may_be_replaced_un
         assert_eq!(status(&node, &token(&signers.old)).await, 401);
     }
     assert_eq!(keys.asked(), 2);
+}
+
+#[tokio::test]
+async fn a_large_body_is_read_though_the_key_of_its_token_is_fetched_only_then() {
+    let signers = Signers::new();
+    let keys = Keys::start(Answer::Set(signers.set(&["old"])), None).await;
+    let settings = [
+        ("auth.mode", "jwt"),
+        ("auth.jwt.jwks_url", &keys.url()),
+        ("auth.jwt.role_claim", "sub"),
+        ("auth.jwt.roles", "alice=service"),
+    ];
+    let node = TestNode::start_with(&settings).await;
+    assert_eq!(status(&node, &signers.token("old")).await, 200);
+    keys.answer(Answer::Set(signers.set(&["new"])));
+    let coupon = node.coupon(json!({})).await;
+    let users: Vec<String> = (0..1_000).map(|number| format!("{number:0>100}")).collect();
+    let bulk = node
+        .request(Method::POST, &format!("/v1/coupons/{coupon}/issuances/bulk"))
+        .bearer_auth(signers.token("new"))
+        .json(&json!({"user_ids": users}));
+    let reply = send(bulk).await;
+    assert_eq!((reply.status, keys.asked()), (200, 2), "{reply:?}");
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ use Answer::{Allowed as Yes, Forbidden as No, Hidden, Unauthenticated as Who};
 const PRINCIPALS: [&str; 6] = ["", "user", "admin", "operator", "service", "viewer"];
 
 /// What a request without credentials, a user, and keys of all roles get from each operation.
-const TABLE: [(&str, [Answer; 6]); 29] = [
+const TABLE: [(&str, [Answer; 6]); 30] = [
     //                    none user admin operator service viewer
     ("coupons", [Yes, Yes, Yes, Yes, Yes, Yes]),
     ("coupon", [Yes, Yes, Yes, Yes, Yes, Yes]),
@@ -38,6 +38,7 @@ const TABLE: [(&str, [Answer; 6]); 29] = [
     ("resume_coupon", [Who, No, Yes, Yes, No, No]),
     ("close_coupon", [Who, No, Yes, Yes, No, No]),
     ("issue", [Who, Yes, No, No, Yes, No]),
+    ("issue_in_bulk", [Who, No, Yes, Yes, Yes, No]),
     ("coupon_changes", [Who, No, Yes, Yes, No, Yes]),
     ("coupon_issuances", [Who, No, Yes, Yes, No, Yes]),
     ("issuance", [Who, Yes, Yes, Yes, Hidden, Yes]),
@@ -118,6 +119,7 @@ async fn request(node: &TestNode, operation: &Operation, principal: &str) -> Req
     match operation.name.as_str() {
         "reserve_issuance" | "redeem_issuance" => request.json(&order),
         "release_issuance" | "refund_issuance" => request.json(&json!({"order_id": "a"})),
+        "issue_in_bulk" => request.json(&json!({"user_ids": ["bob", "carol"]})),
         "patch_coupon" => request.json(&json!({"title": "T"})),
         _ if operation.needs_body => request.json(&json!({"title": "T", "total_quantity": 5})),
         "issue" if principal == "service" => request.json(&json!({"user_id": "alice"})),

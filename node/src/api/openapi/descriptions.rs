@@ -28,7 +28,7 @@ pub(super) const TAGS: [(&str, &str); 5] = [
 /// Returns the group of a path.
 pub(super) fn tag(template: &str) -> &'static str {
     match template.split('/').nth(2) {
-        _ if template.ends_with("/issuances") => "issuing",
+        _ if template.ends_with("/issuances") || template.starts_with("/v1/coupons/{id}/issuances") => "issuing",
         Some("issuances") if template.matches('/').count() > 3 => "using",
         Some("issuances" | "me") => "issuing",
         Some("coupons") => "coupons",
@@ -67,6 +67,14 @@ pub(super) fn operation(name: &str) -> &'static str {
              request that was served before is answered 201 with the first issuance and `Idempotent-Replayed: true`. \
              `ALREADY_ISSUED` carries the user's latest issuance. The body may be absent; only services name \
              a user in it."
+        }
+        "issue_in_bulk" => {
+            "Each result has the `status` that a single request would have been answered with, and either \
+             `issuance` or `code`. The `Idempotency-Key` counts for each user, so a repeated call tells what \
+             became of each, and issues to those who have nothing yet. The users reach the coupon's queue in \
+             the order of the list. Their rates do not count. If the deadline passes on the way, those results \
+             are `OVERLOADED` (nothing was issued) or `OUTCOME_UNKNOWN`. The call itself is refused only if \
+             nothing was issued."
         }
         "coupon_issuances" => {
             "`after_sequence` continues a list that was read before, also after the last page of a cursor."

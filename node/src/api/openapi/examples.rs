@@ -33,6 +33,7 @@ pub(super) fn request(schema: &str) -> Value {
         "Order" => json!({"order_id": "order-1"}),
         "Revoke" => json!({"reason": "fraud", "return_quantity": true}),
         "PatchCoupon" => json!({"total_quantity": 600}),
+        "BulkIssueRequest" => json!({"user_ids": ["bob", "carol"]}),
         // Only services name a user.
         _ => json!({}),
     }
@@ -45,6 +46,10 @@ pub(super) fn response(schema: &str) -> Value {
         "CouponPage" => json!({"items": [coupon()], "next_cursor": null}),
         "Issuance" => issuance(),
         "IssuancePage" => json!({"items": [issuance()], "next_cursor": null}),
+        "BulkIssueResponse" => json!({"results": [
+            {"user_id": USER, "status": 201, "issuance": issuance()},
+            {"user_id": "bob", "status": 409, "code": "SOLD_OUT", "applied": false}
+        ]}),
         "Change" => change(),
         "ChangePage" => json!({"items": [change()], "next_cursor": null}),
         "Me" => json!({"kind": "key", "name": "admin", "role": "admin"}),

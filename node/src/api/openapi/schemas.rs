@@ -11,6 +11,7 @@ use utoipa::openapi::{Ref, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::one_of;
+use crate::api::bulk::{BulkBody, BulkResponseBody, BulkResultBody};
 use crate::api::changes::{ChangeBody, WhatBody, WhoBody};
 use crate::api::cluster::{ClusterBody, NodeBody, PlaceBody, ShardBody};
 use crate::api::coupons::{CouponBody, CreateBody, EmptyBody, PatchBody};
@@ -42,6 +43,9 @@ pub(super) fn all() -> Vec<(&'static str, RefOr<Schema>)> {
         ("Issuance", IssuanceBody::schema()),
         ("IssuancePage", page("Issuance")),
         ("IssueRequest", issue_request()),
+        ("BulkIssueRequest", BulkBody::schema()),
+        ("BulkIssueResponse", BulkResponseBody::schema()),
+        ("BulkResult", BulkResultBody::schema()),
         ("Change", ChangeBody::schema()),
         ("ChangePage", page("Change")),
         ("Author", WhoBody::schema()),

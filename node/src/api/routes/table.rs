@@ -1,23 +1,23 @@
 //! The table of routes. The hot route is first, because paths are compared in this order.
 
-use super::{Access, Body, Operation, Route, Success, Verb};
+use super::{Access, Body, Operation, Route, Success, Verb, bulk};
 use crate::api::{changes, cluster, coupons, docs, issuances, me, openapi, operations, uses};
 use crate::http::route_metrics::RouteMetrics;
 use crate::service::engine::Change;
 
 /// Problems of every operation that needs credentials.
-const CREDENTIALS: &[&str] = &["MALFORMED", "UNAUTHENTICATED", "FORBIDDEN"];
+pub(super) const CREDENTIALS: &[&str] = &["MALFORMED", "UNAUTHENTICATED", "FORBIDDEN"];
 /// Problems of every operation that reads the store.
-const STORE: &[&str] = &["INTERNAL", "OVERLOADED", "STORE_UNAVAILABLE"];
+pub(super) const STORE: &[&str] = &["INTERNAL", "OVERLOADED", "STORE_UNAVAILABLE"];
 /// Problems of every operation with a body.
-const BODY: &[&str] = &[
+pub(super) const BODY: &[&str] = &[
     "REQUEST_TIMEOUT",
     "TOO_LARGE",
     "UNSUPPORTED_MEDIA_TYPE",
     "INVALID",
 ];
 /// Problems of every operation that an owner decides.
-const OWNER: &[&str] = &["UNKNOWN_COUPON", "OWNER_MOVING", "OUTCOME_UNKNOWN"];
+pub(super) const OWNER: &[&str] = &["UNKNOWN_COUPON", "OWNER_MOVING", "OUTCOME_UNKNOWN"];
 
 /// Problems of every use of an issuance.
 const USE: &[&str] = &["UNKNOWN_ISSUANCE", "OWNER_MOVING", "OUTCOME_UNKNOWN"];
@@ -26,7 +26,7 @@ const HELD: &[&str] = &["ORDER_MISMATCH", "REVOKED", "REDEEMED", "RESERVED"];
 /// Problems of a use by a new order.
 const USABLE: &[&str] = &["EXPIRED", "BELOW_MINIMUM"];
 
-const fn json(status: u16, schema: &'static str, headers: &'static [&'static str]) -> Success {
+pub(super) const fn json(status: u16, schema: &'static str, headers: &'static [&'static str]) -> Success {
     Success {
         status,
         media_type: "application/json",
@@ -35,7 +35,7 @@ const fn json(status: u16, schema: &'static str, headers: &'static [&'static str
     }
 }
 
-const fn text(media_type: &'static str) -> Success {
+pub(super) const fn text(media_type: &'static str) -> Success {
     Success {
         status: 200,
         media_type,
@@ -45,7 +45,7 @@ const fn text(media_type: &'static str) -> Success {
 }
 
 /// All routes.
-pub(in crate::api) static ROUTES: [Route; 26] = [
+pub(in crate::api) static ROUTES: [Route; 27] = [
     Route {
         metrics: RouteMetrics::new("/v1/coupons/{id}/issuances"),
         operations: &[
@@ -320,6 +320,10 @@ pub(in crate::api) static ROUTES: [Route; 26] = [
             success: json(200, "ChangePage", &[]),
             problems: &[CREDENTIALS, &["UNKNOWN_COUPON", "INVALID"], STORE],
         }],
+    },
+    Route {
+        metrics: RouteMetrics::new("/v1/coupons/{id}/issuances/bulk"),
+        operations: &[bulk::ISSUE],
     },
     Route {
         metrics: RouteMetrics::new("/v1/coupons/{id}/pause"),

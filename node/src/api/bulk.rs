@@ -1,0 +1,135 @@
+//! `/v1/coupons/{id}/issuances/bulk`: issues a coupon to many users.
+
+use actors::ids::{RequestKey, UserId};
+use actors::time::{self, Timestamp};
+use http::StatusCode;
+use serde::de::{Deserializer, Error as _};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::coupons::coupon_id;
+use super::error::issue_problem;
+use super::issuances::IssuanceBody;
+use super::{Answer, principal, request_key};
+use crate::http::call::Call;
+use crate::http::json::{self, Checked};
+use crate::http::problem::FieldError;
+use crate::service::Service;
+use crate::service::bulk::{BulkResult, USERS_MAX};
+
+/// Maximum size of the body: as many users as a call may have, each with an id of the longest kind.
+pub(super) const BULK_BODY_BYTES_MAX: usize = 256 * 1024;
+
+/// A bulk request as it is read.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = BulkIssueRequest)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BulkBody {
+    /// The users, in the order in which they get issuances. A user who is in the list twice gets the same
+    /// result twice.
+    #[schema(value_type = Vec<String>, min_items = 1, max_items = 1_000)]
+    user_ids: Vec<UserText>,
+}
+
+/// A user's id in a body.
+#[derive(Debug)]
+struct UserText(UserId);
+
+impl<'de> Deserialize<'de> for UserText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        UserId::parse(&text).map(Self).map_err(D::Error::custom)
+    }
+}
+
+impl Checked for BulkBody {
+    type Value = Vec<UserId>;
+
+    fn check(self, errors: &mut Vec<FieldError>) -> Vec<UserId> {
+        if !(1..=USERS_MAX).contains(&self.user_ids.len()) {
+            let message = format!("must have 1 to {USERS_MAX} user ids");
+            errors.push(FieldError::new("user_ids", message));
+        }
+        self.user_ids.into_iter().map(|user| user.0).collect()
+    }
+}
+
+/// The results of a bulk request.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = BulkIssueResponse)]
+pub(super) struct BulkResponseBody<'a> {
+    #[schema(min_items = 1, max_items = 1_000)]
+    results: Vec<BulkResultBody<'a>>,
+}
+
+/// The result of one user's request: `issuance`, or `code` and `applied`.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = BulkResult)]
+pub(super) struct BulkResultBody<'a> {
+    #[schema(pattern = "^[!-~]{1,128}$")]
+    user_id: &'a str,
+    /// The status that a single request would have been answered with.
+    #[schema(minimum = 201, maximum = 503)]
+    status: u16,
+    /// Present if the status is 201.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = IssuanceBody)]
+    issuance: Option<IssuanceBody<'a>>,
+    /// Present if an earlier request with the same key made the issuance.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    replayed: bool,
+    /// The code of the problem, if the status is not 201.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    code: Option<&'static str>,
+    /// Present with `code`: false if nothing was issued, null if that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<bool>)]
+    applied: Option<Option<bool>>,
+}
+
+impl<'a> BulkResultBody<'a> {
+    fn new(result: &'a BulkResult, now: Timestamp) -> Self {
+        let user_id = result.user.as_str();
+        match &result.issued {
+            Ok(issued) => Self {
+                user_id,
+                status: StatusCode::CREATED.as_u16(),
+                issuance: Some(IssuanceBody::new(&issued.used, now)),
+                replayed: issued.replayed,
+                code: None,
+                applied: None,
+            },
+            Err(error) => {
+                let (status, code, applied) = issue_problem(error).parts();
+                Self {
+                    user_id,
+                    status: status.as_u16(),
+                    issuance: None,
+                    replayed: false,
+                    code: Some(code),
+                    applied: Some(applied),
+                }
+            }
+        }
+    }
+}
+
+/// `POST /v1/coupons/{id}/issuances/bulk`
+pub(super) async fn issue(service: &Service, call: &Call) -> Answer {
+    principal(service, call)?.require_use()?;
+    let coupon = coupon_id(call.parameter())?;
+    let key = request_key(&call.head)?.unwrap_or_else(RequestKey::random);
+    let users = call.json_checked::<BulkBody>()?;
+    let results = service
+        .issue_to_all(coupon, users, &key, &call.head.span)
+        .await?;
+    let now = time::timestamp();
+    let results = results.iter().map(|result| BulkResultBody::new(result, now));
+    Ok(json::response(
+        StatusCode::OK,
+        &BulkResponseBody {
+            results: results.collect(),
+        },
+    ))
+}

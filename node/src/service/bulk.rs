@@ -1,0 +1,109 @@
+//! Issues a coupon to many users by one call.
+//!
+//! Each user's request goes the way of a single request. A call keeps at most [`WINDOW`] of them under way, and
+//! a node admits at most [`CALLS_MAX`] calls. So all calls of a node have about a thousand requests in the
+//! owners' queues, which hold 65,536 each, and a single request waits for at most one more batch.
+
+use actors::admission::Admission;
+use actors::coupon::ids::CouponId;
+use actors::ids::{RequestKey, UserId};
+use actors::trace::Span;
+use futures_util::{StreamExt, stream};
+use tokio::time::Instant;
+
+use super::engine::{IssueResponse, Refusal, Setback};
+use super::{Error, Service};
+
+/// Maximum number of users of a call. Their results take about 400 KB.
+pub(crate) const USERS_MAX: usize = 1_000;
+
+/// Maximum number of calls in progress on a node; further calls are refused at once.
+const CALLS_MAX: usize = 16;
+
+/// Maximum number of requests of a call whose results it waits for. An owner stores them in one batch, which
+/// takes little longer than storing a single one.
+const WINDOW: usize = 64;
+
+/// Admits calls.
+#[derive(Debug)]
+pub(super) struct BulkCalls(pub(super) Admission);
+
+impl Default for BulkCalls {
+    fn default() -> Self {
+        Self(Admission::new(CALLS_MAX))
+    }
+}
+
+/// What became of one user's request.
+#[derive(Debug)]
+pub(crate) struct BulkResult {
+    /// The user.
+    pub(crate) user: UserId,
+    /// The issuance, or the reason why there is none.
+    pub(crate) issued: Result<IssueResponse, Error>,
+}
+
+impl Service {
+    /// Issues the coupon to these users, whatever their rates are. The results are in the order of the users.
+    /// The requests reach the owner in this order too, unless the coupon moves to another node meanwhile. The
+    /// key belongs to each user's request. Fails only if nothing was issued.
+    ///
+    /// Cancel safety: a dropped future may leave requests decided. Another call with the same key gets those
+    /// decisions.
+    pub(crate) async fn issue_to_all(
+        &self,
+        coupon: CouponId,
+        users: Vec<UserId>,
+        key: &RequestKey,
+        span: &Span,
+    ) -> Result<Vec<BulkResult>, Error> {
+        let _place = self
+            .bulk_calls
+            .0
+            .admit()
+            .map_err(|_full| Error::from(Setback::Overloaded))?;
+        self.engine()?;
+        let until = Instant::now() + self.deadline;
+        let untraced = Span::default();
+        let issue = |user: UserId, span| self.issue_to_one(until, coupon, user, key, span);
+        let mut results = Vec::with_capacity(users.len());
+        let mut users = users.into_iter();
+        // The first request is answered before others are sent. Then the owner is loaded, and takes requests in
+        // the order in which they are sent. And if there is no such coupon, that is the answer to the call. Only
+        // this request is traced: a thousand of them would fill a trace.
+        if let Some(user) = users.next() {
+            let first = issue(user, span).await;
+            if let Err(Error::Refused(Refusal::UnknownCoupon)) = first.issued {
+                return Err(Refusal::UnknownCoupon.into());
+            }
+            results.push(first);
+        }
+        // The window polls requests in the order in which they enter it, and a request is sent when it is polled
+        // first.
+        let mut rest = stream::iter(users.map(|user| issue(user, &untraced))).buffered(WINDOW);
+        while let Some(result) = rest.next().await {
+            results.push(result);
+        }
+        Ok(results)
+    }
+
+    /// Issues the coupon to one of the users, until then.
+    async fn issue_to_one(
+        &self,
+        until: Instant,
+        coupon: CouponId,
+        user: UserId,
+        key: &RequestKey,
+        span: &Span,
+    ) -> BulkResult {
+        let left = until.saturating_duration_since(Instant::now());
+        let issued = if left.is_zero() {
+            // This request was never sent.
+            Err(Setback::Overloaded.into())
+        } else {
+            self.issue_within(left, coupon, user.clone(), key.clone(), span)
+                .await
+        };
+        BulkResult { user, issued }
+    }
+}
