@@ -7,6 +7,7 @@
 
 mod batches;
 mod children;
+mod exports;
 mod filled;
 mod half_peak;
 mod hand_offs;
@@ -73,7 +74,7 @@ pub struct Compare {
     /// The redo log of database servers, in MiB; by default their own, which is about 100 MiB.
     #[arg(long, value_parser = clap::value_parser!(u32).range(64..=65_536))]
     redo_log_mib: Option<u32>,
-    /// Number of issuances that `million` stores beforehand. `hand-offs` stores the same number for each
+    /// Number of issuances that `million` and `exports` store beforehand. `hand-offs` stores the same number for each
     /// coupon, but at most 100,000.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     issued: u64,
@@ -99,6 +100,8 @@ enum What {
     HalfPeak,
     /// How long issuing pauses while a coupon's shard is handed off to another node.
     HandOffs,
+    /// Issuing while a coupon with a million issuances is exported, compared with no export.
+    Exports,
     /// The cost of the link: requests at a node that does not own the coupon, compared with requests at the
     /// node that does.
     Nodes,
@@ -115,6 +118,7 @@ impl What {
             Self::Sleeping => "Idle coupons",
             Self::HalfPeak => "Latency at half the peak rate",
             Self::HandOffs => "Pauses of hand-offs",
+            Self::Exports => "Beside an export",
             Self::Nodes => "Three nodes beside one",
         }
     }
@@ -150,6 +154,7 @@ impl Compare {
                 What::Sleeping => sleeping::table(&bench).await,
                 What::HalfPeak => half_peak::table(&bench).await,
                 What::HandOffs => hand_offs::table(&bench).await,
+                What::Exports => exports::table(&bench).await,
                 What::Nodes => nodes::table(&bench).await,
             };
             println!("\n### {}\n\n{}", what.title(), table?);

@@ -9,6 +9,7 @@ mod coupons;
 mod credentials;
 mod docs;
 mod error;
+mod exports;
 mod issuances;
 mod list;
 mod me;

@@ -32,6 +32,9 @@ metric_table! {
          or cluster. Absent without TLS.";
     READS = "coupon_reads_total", MetricKind::Counter, Count,
         "Reads of coupons and lists of coupons, by what was read and from where: a copy or the store.";
+    EXPORTS = "coupon_exports_total", MetricKind::Counter, Count,
+        "Exports of all issuances of a coupon that ended, by end: complete, broken (the database failed) or \
+        left (the client closed the connection or was cut, or the node stopped).";
     RATE_LIMITED = "coupon_rate_limited_total", MetricKind::Counter, Count,
         "Issue requests refused because their user sent too many.";
     TOKENS_REFUSED = "coupon_tokens_refused_total", MetricKind::Counter, Count,
@@ -104,6 +107,29 @@ impl KeySource {
 /// Results of changes of keys, which are those of certificates.
 const KEY_RESULTS: [&str; 2] = TLS_RESULTS;
 
+/// How an export ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ExportEnd {
+    /// All issuances were read.
+    Complete,
+    /// The database failed.
+    Broken,
+    /// The client closed the connection or was cut, or the node stopped.
+    Left,
+}
+
+impl ExportEnd {
+    const ALL: [Self; 3] = [Self::Complete, Self::Broken, Self::Left];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Broken => "broken",
+            Self::Left => "left",
+        }
+    }
+}
+
 /// Reasons why spans are dropped.
 const SPAN_DROP_REASONS: [&str; 2] = ["queue_full", "not_sent"];
 
@@ -122,6 +148,9 @@ pub(crate) fn register() {
         }
         metrics::gauge!(KEYS_STALE, "source" => source.name()).increment(0.0);
     }
+    for end in ExportEnd::ALL {
+        metrics::counter!(EXPORTS, "end" => end.name()).increment(0);
+    }
     for reason in SPAN_DROP_REASONS {
         metrics::counter!(TRACE_SPANS_DROPPED, "reason" => reason).increment(0);
     }
@@ -137,6 +166,11 @@ pub(crate) fn register() {
 pub(crate) fn connection_cut(reason: &'static str) {
     debug_assert!(CUT_REASONS.contains(&reason), "{reason} is not registered");
     metrics::counter!(HTTP_CONNECTIONS_CUT, "reason" => reason).increment(1);
+}
+
+/// Counts an export that ended.
+pub(crate) fn export_ended(end: ExportEnd) {
+    metrics::counter!(EXPORTS, "end" => end.name()).increment(1);
 }
 
 /// Counts a change of the TLS certificate.

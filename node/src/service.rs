@@ -2,7 +2,7 @@
 //!
 //! [`Service`] holds the engine and everything that a request passes before it. [`auth`] authenticates
 //! principals. `issuances` issues coupons and reads issuances, `bulk` issues to many users, `uses` uses
-//! issuances, `coupons` creates, changes and reads coupons, and `coupon_lists` searches for coupons. What many clients read at once comes from short-lived
+//! issuances, `exports` reads all issuances of a coupon, `coupons` creates, changes and reads coupons, and `coupon_lists` searches for coupons. What many clients read at once comes from short-lived
 //! [`copies`]. [`list`] cuts pages, [`user_limit`] limits a user's rate, and `cluster` shows nodes and shards.
 //! All calls of the engine and its store go through [`engine`].
 
@@ -15,6 +15,7 @@ pub(crate) mod copies;
 mod coupon_lists;
 pub(crate) mod coupons;
 pub(crate) mod engine;
+pub(crate) mod exports;
 pub(crate) mod issuances;
 pub(crate) mod list;
 mod search_progress;
@@ -23,8 +24,8 @@ pub(crate) mod store_calls;
 pub(crate) mod user_limit;
 mod uses;
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actors::coupon::uses::decide::UseRefusal;
@@ -36,6 +37,7 @@ use self::bulk::BulkCalls;
 use self::coupon_lists::CouponLists;
 use self::coupons::CouponCopies;
 use self::engine::{ChangeRefusal, CouponEngine, NotReady, Refusal, Setback};
+use self::exports::Exports;
 use self::store_calls::{StoreCallError, StoreCalls};
 use self::user_limit::UserLimit;
 use crate::config::Config;
@@ -118,6 +120,7 @@ pub(crate) struct Service {
     lists: CouponLists,
     store_calls: StoreCalls,
     bulk_calls: BulkCalls,
+    exports: Arc<Exports>,
     coupon_metrics_max: usize,
     user_may_reserve: bool,
 }
@@ -137,6 +140,7 @@ impl Service {
             lists: CouponLists::new(config.limits.client_lists),
             store_calls: StoreCalls::default(),
             bulk_calls: BulkCalls::default(),
+            exports: Exports::new(&config.limits),
             coupon_metrics_max: config.limits.coupon_metrics_max,
             user_may_reserve: config.coupon.user_may_reserve,
         }
@@ -179,7 +183,11 @@ impl Service {
 
     /// Sets the gauges that are collected on demand. Returns the figures of the busiest coupons.
     pub(crate) fn collect(&self) -> Vec<CouponFigures> {
-        for (name, calls) in [("store_calls", &self.store_calls.0), ("bulk_calls", &self.bulk_calls.0)] {
+        for (name, calls) in [
+            ("store_calls", &self.store_calls.0),
+            ("bulk_calls", &self.bulk_calls.0),
+            ("exports", &self.exports.places),
+        ] {
             metrics::queue(name, calls.places()).set(calls.taken() as f64);
         }
         let engine = self.engine.get();
@@ -204,18 +212,26 @@ impl Service {
         &self,
         reading: impl Future<Output = Result<T, StoreCallError>>,
     ) -> Result<T, Error> {
-        match tokio::time::timeout(self.deadline, reading).await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(StoreCallError::TooManyOfClient)) => Err(Error::RateLimited(CLIENT_WAIT)),
-            Ok(Err(StoreCallError::Full)) => Err(Setback::Overloaded.into()),
-            Ok(Err(StoreCallError::Failed(error))) => {
-                if FAILED_READS.admits() {
-                    tracing::warn!(%error, "failed to read from the store");
-                }
-                Err(store_calls::read_error(&error))
+        await_read(self.deadline, reading).await
+    }
+}
+
+/// Waits for a read within this time. Several requests may share the read and its failure.
+async fn await_read<T>(
+    deadline: Duration,
+    reading: impl Future<Output = Result<T, StoreCallError>>,
+) -> Result<T, Error> {
+    match tokio::time::timeout(deadline, reading).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(StoreCallError::TooManyOfClient)) => Err(Error::RateLimited(CLIENT_WAIT)),
+        Ok(Err(StoreCallError::Full)) => Err(Setback::Overloaded.into()),
+        Ok(Err(StoreCallError::Failed(error))) => {
+            if FAILED_READS.admits() {
+                tracing::warn!(%error, "failed to read from the store");
             }
-            Err(_) => Err(Setback::StoreUnavailable.into()),
+            Err(store_calls::read_error(&error))
         }
+        Err(_) => Err(Setback::StoreUnavailable.into()),
     }
 }
 

@@ -121,9 +121,7 @@ pub(super) async fn issue(service: &Service, call: &Call) -> Answer {
     let coupon = coupon_id(call.parameter())?;
     let key = request_key(&call.head)?.unwrap_or_else(RequestKey::random);
     let users = call.json_checked::<BulkBody>()?;
-    let results = service
-        .issue_to_all(coupon, users, &key, &call.head.span)
-        .await?;
+    let results = service.issue_to_all(coupon, users, &key, &call.head.span).await?;
     let now = time::timestamp();
     let results = results.iter().map(|result| BulkResultBody::new(result, now));
     Ok(json::response(

@@ -27,29 +27,29 @@ use crate::service::list::whole_number;
 #[schema(as = Issuance)]
 pub(super) struct IssuanceBody<'a> {
     #[schema(value_type = String, pattern = "^[1-9][0-9]{0,15}-[1-9][0-9]{0,15}$")]
-    id: Text<IssuanceId>,
+    pub(super) id: Text<IssuanceId>,
     #[schema(minimum = 1, maximum = 9_007_199_254_740_991_usize)]
-    coupon_id: u64,
+    pub(super) coupon_id: u64,
     #[schema(pattern = "^[!-~]{1,128}$")]
-    user_id: &'a str,
+    pub(super) user_id: &'a str,
     #[schema(minimum = 1)]
-    sequence: u64,
+    pub(super) sequence: u64,
     /// Like `state`, but `issued` where that is `expired`.
     #[schema(pattern = "^(issued|reserved|redeemed|revoked)$")]
-    status: &'static str,
+    pub(super) status: &'static str,
     #[schema(pattern = "^(issued|reserved|redeemed|revoked|expired)$")]
-    state: &'static str,
+    pub(super) state: &'static str,
     #[schema(value_type = String, format = DateTime)]
-    issued_at: Text<Timestamp>,
+    pub(super) issued_at: Text<Timestamp>,
     #[schema(required, value_type = Option<String>, format = DateTime)]
-    expires_at: Option<Text<Timestamp>>,
+    pub(super) expires_at: Option<Text<Timestamp>>,
     /// The same as `expires_at`.
     #[schema(required, value_type = Option<String>, format = DateTime)]
-    usable_until: Option<Text<Timestamp>>,
+    pub(super) usable_until: Option<Text<Timestamp>>,
     /// The latest use, if there is one.
     #[serde(rename = "use", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = UseBody)]
-    latest_use: Option<UseBody<'a>>,
+    pub(super) latest_use: Option<UseBody<'a>>,
 }
 
 impl<'a> IssuanceBody<'a> {

@@ -29,18 +29,18 @@ const HOLD_SECONDS_DEFAULT: u32 = 900;
 #[schema(as = Use)]
 pub(super) struct UseBody<'a> {
     #[schema(pattern = "^(reserved|redeemed|released|refunded|revoked)$")]
-    kind: &'static str,
+    pub(super) kind: &'static str,
     #[schema(required, pattern = "^[!-~]{1,64}$")]
-    order_id: Option<&'a str>,
+    pub(super) order_id: Option<&'a str>,
     #[schema(required, minimum = 0, maximum = 9_007_199_254_740_991_usize)]
-    order_amount: Option<u64>,
+    pub(super) order_amount: Option<u64>,
     #[schema(required, minimum = 0, maximum = 9_007_199_254_740_991_usize)]
-    discount: Option<u64>,
+    pub(super) discount: Option<u64>,
     /// When the hold lapses; null unless it is a reservation.
     #[schema(required, value_type = Option<String>, format = DateTime)]
-    hold_until: Option<Text<Timestamp>>,
+    pub(super) hold_until: Option<Text<Timestamp>>,
     #[schema(value_type = String, format = DateTime)]
-    at: Text<Timestamp>,
+    pub(super) at: Text<Timestamp>,
 }
 
 impl<'a> From<&'a LatestUse> for UseBody<'a> {

@@ -54,6 +54,12 @@ section! {
         /// further lists are answered `RATE_LIMITED`. Lists that were read within the last second do not
         /// count. An IPv6 client is its /64.
         client_lists: usize = 8, "number", check = at_least_one;
+        /// Maximum number of exports of issuances (`.csv`, `.ndjson`) in progress on the node; further exports
+        /// are answered `OVERLOADED`.
+        exports_max: usize = 4, "number", check = at_least_one;
+        /// Rows a second that all exports of the node read. More of them make exports faster, and slow issuing
+        /// down.
+        export_rate: usize = 20_000, "number", check = |rate| between(*rate, 1..=1_000_000_000);
     }
 }
 

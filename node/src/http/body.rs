@@ -45,12 +45,20 @@ impl BodyDeadline {
         Arc::new(Self { timeout, stage })
     }
 
+    /// Completes once the listener stops.
+    pub(super) async fn listener_stops(&self) {
+        // An error means that the listener is gone.
+        let _ = self
+            .stage
+            .clone()
+            .wait_for(|stage| *stage != Stage::Serving)
+            .await;
+    }
+
     /// Returns the result of `reading`, or `None` if reading takes too long.
     async fn limit<T>(&self, reading: impl Future<Output = T>) -> Option<T> {
-        let mut stage = self.stage.clone();
         let stopping = async {
-            // An error means that the listener is gone.
-            let _ = stage.wait_for(|stage| *stage != Stage::Serving).await;
+            self.listener_stops().await;
             tokio::time::sleep(STOPPING_TIMEOUT).await;
         };
         tokio::select! {

@@ -186,6 +186,10 @@ async fn finish(end: End, peer: IpAddr, progress: &Progress, mut transport: Tran
         End::Closed(Ok(())) => {}
         End::Closed(Err(error)) => {
             tracing::debug!(%peer, %error, "connection failed");
+            if error.is_user() {
+                // A body broke off. Without a reset, a client of HTTP/1.0 would take it for the whole body.
+                reset(&transport);
+            }
             if error.is_parse() {
                 cut(if error.is_parse_too_large() {
                     "header_too_large"

@@ -52,6 +52,17 @@ impl Head {
         }
     }
 
+    /// Completes once the node stops.
+    pub(super) fn node_stops(&self) -> impl Future<Output = ()> + Send + 'static {
+        let deadline = self.body_deadline.clone();
+        async move {
+            match deadline {
+                Some(deadline) => deadline.listener_stops().await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
     /// Records the route that handles the request.
     pub(crate) fn set_route(&self, route: &'static RouteMetrics) {
         // A request is matched once.

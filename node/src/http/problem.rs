@@ -217,8 +217,10 @@ impl RequestError {
                 Problem::new(S::NOT_FOUND, "NOT_FOUND", "The path does not exist").into_response()
             }
             Self::MethodNotAllowed(allowed) => method_not_allowed(&allowed),
-            Self::BodyTooLarge(bytes_max) => Problem::new(S::PAYLOAD_TOO_LARGE, "TOO_LARGE", "The body is too large")
-                .into_response_with_detail(format!("at most {bytes_max} bytes")),
+            Self::BodyTooLarge(bytes_max) => {
+                Problem::new(S::PAYLOAD_TOO_LARGE, "TOO_LARGE", "The body is too large")
+                    .into_response_with_detail(format!("at most {bytes_max} bytes"))
+            }
             Self::HeaderTooLarge => Problem::new(
                 S::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "HEADER_TOO_LARGE",

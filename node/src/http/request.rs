@@ -24,6 +24,7 @@ use super::listener::{IsHot, Shared};
 use super::problem::Problem;
 use super::response_body::SharedBody;
 use super::route_metrics::label;
+use super::streamed::StreamedBody;
 use super::trace::{self, TRACERESPONSE, Trace};
 use super::unsent::{PORTION_BYTES, Reservation};
 use crate::config::AccessLog;
@@ -126,11 +127,15 @@ pub(super) async fn respond(
 /// change is sent in any case, because the change was made; such responses are short.
 fn reserve(head: &Head, served: &Served, response: Response) -> (Response, Option<Reservation>) {
     // The size of a stream is not known, but only one part of it is in memory at a time.
-    let bytes = response
-        .body()
-        .size_hint()
-        .exact()
-        .and_then(|bytes| usize::try_from(bytes).ok());
+    let streamed = response.extensions().get::<StreamedBody>();
+    let bytes = match streamed {
+        Some(streamed) => Some(streamed.bytes_max),
+        None => response
+            .body()
+            .size_hint()
+            .exact()
+            .and_then(|bytes| usize::try_from(bytes).ok()),
+    };
     let Some(bytes) = bytes.filter(|bytes| *bytes > PORTION_BYTES) else {
         return (response, None);
     };

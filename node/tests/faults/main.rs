@@ -9,6 +9,7 @@ mod batches;
 mod crash;
 mod crowd;
 mod database;
+mod exports;
 mod log;
 mod long_lists;
 mod opening;

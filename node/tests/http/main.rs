@@ -13,6 +13,7 @@ mod cors;
 mod coupons;
 mod documents;
 mod examples;
+mod exports;
 mod framing;
 mod fuzz;
 mod general;

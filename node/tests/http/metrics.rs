@@ -192,6 +192,7 @@ async fn metrics_say_whether_the_node_is_ready_and_what_its_queues_hold() {
         "connections",
         "store_calls",
         "bulk_calls",
+        "exports",
         "log",
     ] {
         let bound = metric_in(&text, &format!(r#"coupon_queue_length_max{{queue="{queue}"}}"#));

@@ -28,7 +28,7 @@ use Answer::{Allowed as Yes, Forbidden as No, Hidden, Unauthenticated as Who};
 const PRINCIPALS: [&str; 6] = ["", "user", "admin", "operator", "service", "viewer"];
 
 /// What a request without credentials, a user, and keys of all roles get from each operation.
-const TABLE: [(&str, [Answer; 6]); 30] = [
+const TABLE: [(&str, [Answer; 6]); 32] = [
     //                    none user admin operator service viewer
     ("coupons", [Yes, Yes, Yes, Yes, Yes, Yes]),
     ("coupon", [Yes, Yes, Yes, Yes, Yes, Yes]),
@@ -39,6 +39,8 @@ const TABLE: [(&str, [Answer; 6]); 30] = [
     ("close_coupon", [Who, No, Yes, Yes, No, No]),
     ("issue", [Who, Yes, No, No, Yes, No]),
     ("issue_in_bulk", [Who, No, Yes, Yes, Yes, No]),
+    ("export_csv", [Who, No, Yes, Yes, Yes, Yes]),
+    ("export_ndjson", [Who, No, Yes, Yes, Yes, Yes]),
     ("coupon_changes", [Who, No, Yes, Yes, No, Yes]),
     ("coupon_issuances", [Who, No, Yes, Yes, No, Yes]),
     ("issuance", [Who, Yes, Yes, Yes, Hidden, Yes]),

@@ -28,7 +28,9 @@ pub(super) const TAGS: [(&str, &str); 5] = [
 /// Returns the group of a path.
 pub(super) fn tag(template: &str) -> &'static str {
     match template.split('/').nth(2) {
-        _ if template.ends_with("/issuances") || template.starts_with("/v1/coupons/{id}/issuances") => "issuing",
+        _ if template.ends_with("/issuances") || template.starts_with("/v1/coupons/{id}/issuances") => {
+            "issuing"
+        }
         Some("issuances") if template.matches('/').count() > 3 => "using",
         Some("issuances" | "me") => "issuing",
         Some("coupons") => "coupons",
@@ -62,23 +64,6 @@ pub(super) fn operation(name: &str) -> &'static str {
             "The body may be absent. A repetition is answered 200 and changes nothing. A closed coupon stays \
              closed. After `OUTCOME_UNKNOWN`, the same `Idempotency-Key` tells what became of the change."
         }
-        "issue" => {
-            "201: the issuance is stored. Send an `Idempotency-Key`, and the same key with each retry: a \
-             request that was served before is answered 201 with the first issuance and `Idempotent-Replayed: true`. \
-             `ALREADY_ISSUED` carries the user's latest issuance. The body may be absent; only services name \
-             a user in it."
-        }
-        "issue_in_bulk" => {
-            "Each result has the `status` that a single request would have been answered with, and either \
-             `issuance` or `code`. The `Idempotency-Key` counts for each user, so a repeated call tells what \
-             became of each, and issues to those who have nothing yet. The users reach the coupon's queue in \
-             the order of the list. Their rates do not count. If the deadline passes on the way, those results \
-             are `OVERLOADED` (nothing was issued) or `OUTCOME_UNKNOWN`. The call itself is refused only if \
-             nothing was issued."
-        }
-        "coupon_issuances" => {
-            "`after_sequence` continues a list that was read before, also after the last page of a cursor."
-        }
         "my_issuances" => "An issuance that was answered 201 is in the list at once, on every node.",
         "coupon_changes" => {
             "The creation and each change that made a version. `fields` is the body of the request. A change that \
@@ -97,6 +82,41 @@ pub(super) fn operation(name: &str) -> &'static str {
             "The nodes and shards as the database has them now. `incarnation` is one life of a node."
         }
         "cluster_coupon" => "`owner` is null while no node owns the shard.",
+        _ => of_issuing(name),
+    }
+}
+
+/// Returns the description of an operation on the issuances of a coupon.
+fn of_issuing(name: &str) -> &'static str {
+    match name {
+        "issue" => {
+            "201: the issuance is stored. Send an `Idempotency-Key`, and the same key with each retry: a \
+             request that was served before is answered 201 with the first issuance and `Idempotent-Replayed: true`. \
+             `ALREADY_ISSUED` carries the user's latest issuance. The body may be absent; only services name \
+             a user in it."
+        }
+        "issue_in_bulk" => {
+            "Each result has the `status` that a single request would have been answered with, and either \
+             `issuance` or `code`. The `Idempotency-Key` counts for each user, so a repeated call tells what \
+             became of each, and issues to those who have nothing yet. The users reach the coupon's queue in \
+             the order of the list. Their rates do not count. If the deadline passes on the way, those results \
+             are `OVERLOADED` (nothing was issued) or `OUTCOME_UNKNOWN`. The call itself is refused only if \
+             nothing was issued."
+        }
+        "export_csv" => {
+            "The header line names the cells. A cell that begins with one of `= + - @ '` has an apostrophe in \
+             front, so that no spreadsheet runs it; take one apostrophe off to get the value. Otherwise as \
+             `issuances.ndjson`."
+        }
+        "export_ndjson" => {
+            "What is stored when the request arrives, and nothing that is issued later; states are as of the \
+             moment in which a line is read. A stream that cannot be completed ends without its last chunk: the \
+             connection is reset. Drop an incomplete last line, and go on with `after_sequence`. `Accept-Encoding` \
+             has no effect."
+        }
+        "coupon_issuances" => {
+            "`after_sequence` continues a list that was read before, also after the last page of a cursor."
+        }
         _ => of_a_use(name),
     }
 }

@@ -28,6 +28,7 @@ pub(super) fn header(name: &str) -> Header {
             "present if the response repeats that to an earlier request with the same key",
         ),
         "Retry-After" => (text.pattern(Some("^[0-9]+$")), "seconds to wait before a retry"),
+        "Content-Disposition" => (text, "the name of the file"),
         "Allow" => (text, "the methods that the path accepts"),
         _ => (text, "the credentials that are needed"),
     };

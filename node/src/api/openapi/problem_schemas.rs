@@ -148,7 +148,12 @@ pub(super) const KINDS: &[ProblemKind] = &[
         "the coupon has another version than If-Match demands",
         &[Extra::Version],
     ),
-    kind("TOO_LARGE", 413, "the body is above 16 KiB, in a bulk call above 256 KiB", &[]),
+    kind(
+        "TOO_LARGE",
+        413,
+        "the body is above 16 KiB, in a bulk call above 256 KiB",
+        &[],
+    ),
     kind(
         "UNSUPPORTED_MEDIA_TYPE",
         415,

@@ -45,7 +45,7 @@ pub(super) const fn text(media_type: &'static str) -> Success {
 }
 
 /// All routes.
-pub(in crate::api) static ROUTES: [Route; 27] = [
+pub(in crate::api) static ROUTES: [Route; 29] = [
     Route {
         metrics: RouteMetrics::new("/v1/coupons/{id}/issuances"),
         operations: &[
@@ -324,6 +324,14 @@ pub(in crate::api) static ROUTES: [Route; 27] = [
     Route {
         metrics: RouteMetrics::new("/v1/coupons/{id}/issuances/bulk"),
         operations: &[bulk::ISSUE],
+    },
+    Route {
+        metrics: RouteMetrics::new("/v1/coupons/{id}/issuances.csv"),
+        operations: &[bulk::CSV],
+    },
+    Route {
+        metrics: RouteMetrics::new("/v1/coupons/{id}/issuances.ndjson"),
+        operations: &[bulk::NDJSON],
     },
     Route {
         metrics: RouteMetrics::new("/v1/coupons/{id}/pause"),

@@ -1,0 +1,136 @@
+//! Reads all issuances of a coupon, by sequence, in portions.
+//!
+//! An export has what was stored when it began: it ends with the highest sequence of that moment, however many
+//! are issued meanwhile. What became of an issuance is shown as of the moment in which its portion was read.
+//!
+//! All exports of a node read one portion at a time, and only so many rows a second. So they take one of the
+//! connections for reads, and a small part of the processors and of the database, whatever their number is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actors::admission::{Admission, Permit};
+use actors::coupon::ids::{CouponId, Sequence};
+use actors::coupon::uses::UsedIssuance;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::engine::{CouponEngine, Refusal, Setback};
+use super::store_calls::StoreCalls;
+use super::{Error, Service, await_read};
+use crate::config::Limits;
+use crate::metrics::{self, ExportEnd};
+
+/// Maximum number of rows of a portion.
+pub(crate) const PORTION_ROWS: u32 = 400;
+
+/// Admits exports, and lets them read in turn.
+#[derive(Debug)]
+pub(super) struct Exports {
+    pub(super) places: Admission,
+    rows_per_second: f64,
+    /// When the next portion may be read. Whoever reads one holds this.
+    turn: Mutex<Instant>,
+}
+
+impl Exports {
+    pub(super) fn new(limits: &Limits) -> Arc<Self> {
+        Arc::new(Self {
+            places: Admission::new(limits.exports_max),
+            rows_per_second: limits.export_rate as f64,
+            turn: Mutex::new(Instant::now()),
+        })
+    }
+}
+
+/// An export in progress.
+#[derive(Debug)]
+pub(crate) struct Export {
+    engine: CouponEngine,
+    store_calls: StoreCalls,
+    exports: Arc<Exports>,
+    deadline: Duration,
+    coupon: CouponId,
+    after: Sequence,
+    /// The last sequence that belongs to the export.
+    last: Sequence,
+    end: ExportEnd,
+    _place: Permit,
+}
+
+impl Service {
+    /// Begins an export of a coupon's issuances after a sequence.
+    pub(crate) async fn export(&self, coupon: CouponId, after: Sequence) -> Result<Export, Error> {
+        let place = self.exports.places.admit();
+        let place = place.map_err(|_full| Error::from(Setback::Overloaded))?;
+        let engine = self.engine()?.clone();
+        let view = self.read(engine.clone().coupon(coupon)).await?;
+        let view = view.ok_or(Refusal::UnknownCoupon)?;
+        Ok(Export {
+            engine,
+            store_calls: self.store_calls.clone(),
+            exports: Arc::clone(&self.exports),
+            deadline: self.deadline,
+            coupon,
+            after,
+            last: view.issued,
+            end: ExportEnd::Left,
+            _place: place,
+        })
+    }
+}
+
+impl Export {
+    /// Reads the next portion; `None` at the end. Fails if the store does not answer within the deadline of a
+    /// request.
+    ///
+    /// Cancel safe: a portion that was not returned is read again.
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<UsedIssuance>>, Error> {
+        let left = self.last.get().saturating_sub(self.after.get());
+        let rows = u32::try_from(left).unwrap_or(PORTION_ROWS).min(PORTION_ROWS);
+        if rows == 0 {
+            self.end = ExportEnd::Complete;
+            return Ok(None);
+        }
+        let read = self.read(rows).await;
+        match &read {
+            Ok(portion) => {
+                if let Some(last) = portion.last() {
+                    self.after = last.issuance.id.sequence;
+                }
+            }
+            Err(_) => self.end = ExportEnd::Broken,
+        }
+        read.map(Some)
+    }
+
+    /// Reads this many rows in turn.
+    async fn read(&self, rows: u32) -> Result<Vec<UsedIssuance>, Error> {
+        let mut turn = self.exports.turn.lock().await;
+        tokio::time::sleep_until(*turn).await;
+        *turn = Instant::now() + Duration::from_secs_f64(f64::from(rows) / self.exports.rows_per_second);
+        let (engine, coupon, after) = (self.engine.clone(), self.coupon, self.after);
+        let reading = async move {
+            let issuances = engine.clone().issuances_of_coupon(coupon, None, after, rows);
+            engine.with_uses(issuances.await?.unwrap_or_default()).await
+        };
+        let portion = await_read(self.deadline, self.store_calls.run(reading)).await?;
+        drop(turn);
+        // Sequences have no gaps. If rows are missing, the database is not the one that the export began with.
+        let expected = after.get() + u64::from(rows);
+        let is_whole = portion.len() == rows as usize
+            && portion.last().map(|used| used.issuance.id.sequence.get()) == Some(expected);
+        if is_whole {
+            Ok(portion)
+        } else {
+            tracing::error!(%coupon, %after, "stored sequences have a gap");
+            Err(Error::Internal { applied: Some(false) })
+        }
+    }
+}
+
+impl Drop for Export {
+    fn drop(&mut self) {
+        metrics::export_ended(self.end);
+    }
+}

@@ -1,0 +1,116 @@
+//! Exports on database servers, which may go away while an export is on its way.
+
+use std::time::{Duration, Instant};
+
+use reqwest::Response;
+use serde_json::Value;
+use testkit::database_proxy::DatabaseMode;
+use testkit::node::ADMIN_TOKEN;
+use testkit::on_each_server;
+use testkit::servers::{Server, ServerKind, run};
+
+use crate::stage::Stage;
+
+/// Number of issuances: several seconds of an export.
+const ROWS: u64 = 9_999;
+
+/// How long an export may take until it breaks off: the deadline of a request, with a margin for a busy
+/// machine.
+const BREAKS_WITHIN: Duration = Duration::from_secs(8);
+
+/// Stores issuances past the node.
+async fn fill(stage: &Stage<'_>, coupon: u64) {
+    let statement = format!(
+        "INSERT INTO issuances (coupon_id, sequence, user_id, nth, request_key, issued_at)
+         WITH RECURSIVE digits AS (SELECT 0 AS digit UNION ALL SELECT digit + 1 FROM digits WHERE digit < 9)
+         SELECT {coupon}, number, CONCAT('user-', number), 1, CONCAT('key-', number), 1795737600000000
+           FROM (SELECT a.digit + 10 * b.digit + 100 * c.digit + 1000 * d.digit AS number
+                   FROM digits a JOIN digits b JOIN digits c JOIN digits d) AS numbers
+          WHERE number > 0 ORDER BY number"
+    );
+    run(&mut stage.shell().await, &statement).await;
+}
+
+async fn export(stage: &Stage<'_>, path: &str) -> Response {
+    let request = stage
+        .client
+        .get(format!("http://{}{path}", stage.node.address))
+        .bearer_auth(ADMIN_TOKEN);
+    let response = request.send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    response
+}
+
+/// Reads the rest of an export. Returns whether it is whole.
+async fn rest(mut response: Response, text: &mut Vec<u8>) -> bool {
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) => text.extend_from_slice(&chunk),
+            Ok(None) => return true,
+            Err(_) => return false,
+        }
+    }
+}
+
+/// Adds the sequences of whole lines.
+fn add_sequences(text: &[u8], sequences: &mut Vec<u64>) {
+    let text = String::from_utf8_lossy(text);
+    for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+        let line: Value = serde_json::from_str(line).unwrap();
+        sequences.push(line["sequence"].as_u64().unwrap());
+    }
+}
+
+async fn an_export_breaks_off_while_the_database_is_away_and_goes_on_where_it_ended(kind: ServerKind) {
+    let server = Server::shared(kind);
+    let keys = ["http.deadline=1s", "limits.export_rate=5000", "cluster.lease=20s"];
+    let stage = Stage::on(server, &keys).await;
+    let coupon = stage.coupon(None).await;
+    fill(&stage, coupon).await;
+
+    let mut csv = Vec::new();
+    assert!(
+        rest(
+            export(&stage, &format!("/v1/coupons/{coupon}/issuances.csv")).await,
+            &mut csv
+        )
+        .await
+    );
+    let csv = String::from_utf8(csv).unwrap();
+    for (sequence, line) in csv.split("\r\n").skip(1).take(ROWS as usize).enumerate() {
+        let sequence = sequence + 1;
+        assert!(
+            line.starts_with(&format!(
+                "{coupon}-{sequence},{coupon},{sequence},user-{sequence},"
+            )),
+            "{line}"
+        );
+    }
+    assert_eq!(csv.matches("\r\n").count() as u64, ROWS + 1);
+
+    for away in [DatabaseMode::Refuse, DatabaseMode::Hold] {
+        let mut sequences = Vec::new();
+        let path = |after: u64| format!("/v1/coupons/{coupon}/issuances.ndjson?after_sequence={after}");
+        let mut response = export(&stage, &path(0)).await;
+        let mut text = response.chunk().await.unwrap().unwrap().to_vec();
+        stage.proxy.set(away);
+        let begun = Instant::now();
+        assert!(!rest(response, &mut text).await, "the export is whole");
+        assert!(begun.elapsed() < BREAKS_WITHIN, "{:?}", begun.elapsed());
+        add_sequences(&text, &mut sequences);
+        assert!(sequences.len() < ROWS as usize);
+        stage.proxy.set(DatabaseMode::Pass);
+        stage.ready().await;
+        let mut text = Vec::new();
+        let last = sequences.last().copied().unwrap_or(0);
+        assert!(rest(export(&stage, &path(last)).await, &mut text).await);
+        add_sequences(&text, &mut sequences);
+        assert!(
+            sequences.iter().copied().eq(1..=ROWS),
+            "{} lines",
+            sequences.len()
+        );
+    }
+}
+
+on_each_server! { an_export_breaks_off_while_the_database_is_away_and_goes_on_where_it_ended }
