@@ -11,7 +11,8 @@
 //!
 //! 1. A program that drives the service records every operation: [`history`], over HTTP by [`recorder`] and
 //!    [`clients`].
-//! 2. When the service is quiet, the coupons and issuances are read back: [`rows`], over HTTP by [`fetch`].
+//! 2. When the service is quiet, the coupons, issuances and uses are read back: [`rows`], over HTTP by [`fetch`];
+//!    uses also from the tables, by [`stored_uses`].
 //! 3. [`checker::check`] decides whether both can come from a service that keeps its promises. It is pure.
 
 pub mod checker;
@@ -30,5 +31,6 @@ pub mod prometheus;
 pub mod recorder;
 pub mod rows;
 pub mod servers;
+pub mod stored_uses;
 pub mod time;
 pub mod worker;

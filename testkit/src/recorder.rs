@@ -16,7 +16,8 @@ use crate::history::file::{self, Request};
 use crate::history::{self, Operation};
 use crate::ids::{CouponId, IssuanceId};
 use crate::node::ADMIN_TOKEN;
-use crate::rows::Rows;
+use crate::rows::{Rows, UseRow};
+use crate::stored_uses;
 use crate::time::Timestamp;
 
 /// Where a history with findings and its rows are kept, in a folder of their own.
@@ -202,7 +203,33 @@ impl HttpRecorder {
     /// If a promise was broken; the message holds the findings.
     pub async fn judge_by(&self, address: &str, options: &Options) -> Report {
         let coupons = self.coupons().clone();
-        judge(&self.text(), address, &coupons, options).await
+        judge(&self.text(), &fetch(address, &coupons).await, options)
+    }
+
+    /// Checks the history like [`Self::judge`], with the uses and their counts as the tables at this URL hold
+    /// them. See [`stored_uses::read`].
+    ///
+    /// # Panics
+    /// If a promise was broken, or if the service lists other uses; the message says so.
+    pub async fn judge_tables(&self, address: &str, store_url: &str) -> Report {
+        let coupons = self.coupons().clone();
+        let mut rows = fetch(address, &coupons).await;
+        let mut listed = std::mem::take(&mut rows.uses);
+        for coupon in &coupons {
+            let uses = stored_uses::read(store_url, *coupon).await;
+            rows.uses.extend(uses.expect("uses are read from the tables"));
+        }
+        let place = |row: &UseRow| (row.issuance.coupon, row.number);
+        listed.sort_by_key(place);
+        rows.uses.sort_by_key(place);
+        let stored = rows.uses.iter().map(|row| UseRow {
+            counts: None,
+            ..row.clone()
+        });
+        let differing = stored.zip(&listed).find(|(stored, listed)| stored != *listed);
+        assert_eq!(differing, None, "a use is stored and listed differently");
+        assert_eq!(rows.uses.len(), listed.len(), "uses that are stored and listed");
+        judge(&self.text(), &rows, &Options::default())
     }
 
     /// Checks the requests for these coupons since the moment `since` against the rows that are stored now.
@@ -225,17 +252,20 @@ impl HttpRecorder {
             foreign: true,
             ..Options::default()
         };
-        judge(&lines.join("\n"), address, &coupons, &options).await
+        judge(&lines.join("\n"), &fetch(address, &coupons).await, &options)
     }
 }
 
-async fn judge(lines: &str, address: &str, coupons: &HashSet<CouponId>, options: &Options) -> Report {
+async fn fetch(address: &str, coupons: &HashSet<CouponId>) -> Rows {
+    let fetch = Fetch::new(&format!("http://{address}"), ADMIN_TOKEN);
+    fetch.rows(coupons).await.expect("rows are read")
+}
+
+fn judge(lines: &str, rows: &Rows, options: &Options) -> Report {
     let operations: Result<Vec<Operation>, _> = history::read(lines.as_bytes()).collect();
     let operations = operations.expect("recorded lines are a history");
-    let fetch = Fetch::new(&format!("http://{address}"), ADMIN_TOKEN);
-    let rows = fetch.rows(coupons).await.expect("rows are read");
-    let report = checker::check(&operations, &rows, options);
-    assert!(report.is_clean(), "{}", accusation(&report, lines, &rows));
+    let report = checker::check(&operations, rows, options);
+    assert!(report.is_clean(), "{}", accusation(&report, lines, rows));
     println!("{} issuances; answers: {:?}", report.issuances, report.answers);
     report
 }

@@ -16,6 +16,7 @@ mod opening;
 mod rows;
 mod server;
 mod stage;
+mod tables;
 mod twins;
 
 /// The program under test.

@@ -320,26 +320,41 @@ impl<'h> Uses<'h> {
         }
     }
 
-    /// Checks that the coupon counts what its rows say.
+    /// Checks that the coupon, and each row of which that is known, counts what the rows say.
     pub(super) fn check_counts(&self, reporter: &mut Reporter<'_>) {
-        let Some(told) = self.coupon.uses else { return };
         let mut counts = UseCounts::default();
-        for life in self.lives.values() {
-            let Some(last) = life.last().map(|index| self.rows[*index]) else {
-                continue;
-            };
-            match last.shown.kind {
-                UseKind::Reserved => counts.reserved += 1,
-                UseKind::Redeemed => counts.redeemed += 1,
-                UseKind::Revoked => counts.revoked += 1,
-                UseKind::Released | UseKind::Refunded => {}
+        let mut before: HashMap<Sequence, UseKind> = HashMap::new();
+        for row in &self.rows {
+            let kind = row.shown.kind;
+            if let Some(before) = before.insert(row.issuance.sequence, kind)
+                && let Some(count) = counted(&mut counts, before)
+            {
+                *count -= 1;
             }
-            counts.returned += u64::from(last.returns);
+            if let Some(count) = counted(&mut counts, kind) {
+                *count += 1;
+            }
+            counts.returned += u64::from(row.returns);
+            if let Some(told) = row.counts.filter(|told| *told != counts) {
+                let message = || format!("use {} says {told:?}, but uses say {counts:?}", row.number);
+                let kind = FindingKind::UseCountsDiffer;
+                reporter.find_uses(kind, self.coupon.id, message, &[], &[row]);
+            }
         }
-        if told != counts {
+        if let Some(told) = self.coupon.uses.filter(|told| *told != counts) {
             let message = || format!("the coupon says {told:?}, but its uses say {counts:?}");
             reporter.find_uses(FindingKind::UseCountsDiffer, self.coupon.id, message, &[], &[]);
         }
+    }
+}
+
+/// Returns the count of issuances whose latest use is of this kind, if they are counted.
+fn counted(counts: &mut UseCounts, kind: UseKind) -> Option<&mut u64> {
+    match kind {
+        UseKind::Reserved => Some(&mut counts.reserved),
+        UseKind::Redeemed => Some(&mut counts.redeemed),
+        UseKind::Revoked => Some(&mut counts.revoked),
+        UseKind::Released | UseKind::Refunded => None,
     }
 }
 

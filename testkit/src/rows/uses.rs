@@ -84,6 +84,8 @@ pub struct UseRow {
     pub shown: ShownUse,
     /// True if a revocation gave the issuance back to the quantity.
     pub returns: bool,
+    /// What the row says that the coupon counts after it; `None` if that was not read.
+    pub counts: Option<UseCounts>,
 }
 
 /// An issuance with its latest use, as answers show it.
@@ -98,7 +100,7 @@ pub struct UsedIssuance {
 }
 
 /// How many issuances of a coupon are in a state by their latest uses, as the service says.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UseCounts {
     /// Reserved issuances. A hold that has lapsed counts until the next use.
     pub reserved: u64,
@@ -167,6 +169,9 @@ struct UseJson {
     shown: ShownUse,
     #[serde(default)]
     return_quantity: bool,
+    /// Not in the service's lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    counts: Option<UseCounts>,
 }
 
 impl TryFrom<UseJson> for UseRow {
@@ -178,6 +183,7 @@ impl TryFrom<UseJson> for UseRow {
             number: json.number,
             shown: json.shown,
             returns: json.return_quantity,
+            counts: json.counts,
         })
     }
 }
@@ -189,6 +195,7 @@ impl From<UseRow> for UseJson {
             number: row.number,
             shown: row.shown,
             return_quantity: row.returns,
+            counts: row.counts,
         }
     }
 }

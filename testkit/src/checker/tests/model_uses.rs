@@ -176,6 +176,7 @@ impl Shop {
                     at: before.map_or(now, |before| before.shown.at.max(now)),
                 },
                 returns: matches!(step, Step::Revoke { returns: true }),
+                counts: None,
             });
         }
         let latest = self.life(sequence).last().map(|row| row.shown.clone());

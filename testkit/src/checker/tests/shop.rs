@@ -96,6 +96,7 @@ impl Shop {
                 at: at(now),
             },
             returns: matches!(step, Step::Revoke { returns: true }),
+            counts: None,
         };
         self.used().push(row);
     }

@@ -371,6 +371,18 @@ fn counts_that_are_not_those_of_the_rows_are_a_finding() {
     counts.redeemed += 1;
     shop.world.coupon.uses = Some(counts);
     shop.finds(FindingKind::UseCountsDiffer);
+    for wrong in [0, 1] {
+        let mut shop = checkout();
+        for number in 1..=4 {
+            let mut counts = shop::counts(&shop.used()[..number]);
+            counts.reserved += u64::from(number == 3) * wrong;
+            shop.used()[number - 1].counts = Some(counts);
+        }
+        match wrong {
+            0 => shop.is_clean(),
+            _ => shop.finds(FindingKind::UseCountsDiffer),
+        }
+    }
 }
 
 #[test]
