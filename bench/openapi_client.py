@@ -3,8 +3,9 @@
     openapi_client.py URL ADMIN_TOKEN
 
 The client must have a type for every answer. It is a failure if the generator leaves anything out. The client
-then creates a coupon and requests it twice for one user, and reads the issuance from the refusal. All answers
-are read as the generated types.
+then creates a coupon and requests it twice for one user, and reads the issuance from the refusal. It uses the
+issuance for an order, from the quote to the refund, and reads what became of it. All answers are read as the
+generated types.
 """
 
 import importlib
@@ -67,6 +68,36 @@ def use(url, token):
     assert refusal.issuance.id == first.id and refusal.issuance.sequence == 1, refusal.issuance
     assert refusal.applied is False, refusal
     print(f"created coupon {coupon.id}, issued {first.id}, read it from {refusal.code}")
+    check_out(admin, models, first.id)
+
+
+def check_out(shop, models, issuance):
+    """Uses an issuance, of which 10,000 are taken off, for one order and then for another one."""
+    def call(name, **arguments):
+        operation = importlib.import_module(f"firstcome_client.api.using.{name}")
+        return operation.sync(issuance, client=shop, **arguments)
+
+    order = models.Order(order_id="order-1")
+    quote = call("quote_issuance", order_amount=45_000)
+    assert isinstance(quote, models.Quote) and quote.usable, quote
+    assert (quote.discount, quote.payable) == (10_000, 35_000), quote
+    reserved = call("reserve_issuance", body=models.Reserve(order_id="order-1", order_amount=45_000, hold=60))
+    assert isinstance(reserved, models.Issuance) and reserved.use.discount == 10_000, reserved
+    held = call("reserve_issuance", body=models.Reserve(order_id="order-2", order_amount=45_000))
+    assert isinstance(held, models.ProblemReserved) and held.hold_until == reserved.use.hold_until, held
+    assert isinstance(call("release_issuance", body=order), models.Issuance)
+    assert isinstance(call("release_issuance", body=models.Order(order_id="order-2")), models.ProblemNotReserved)
+    redeemed = call("redeem_issuance", body=models.Redeem(order_id="order-2", order_amount=9_000))
+    assert isinstance(redeemed, models.Issuance) and redeemed.use.discount == 9_000, redeemed
+    refused = call("redeem_issuance", body=models.Redeem(order_id="order-1", order_amount=9_000))
+    assert isinstance(refused, models.ProblemRedeemed) and refused.use.order_id == "order-2", refused
+    assert isinstance(call("refund_issuance", body=models.Order(order_id="order-2")), models.Issuance)
+    revoked = call("revoke_issuance", body=models.Revoke(reason="a test"))
+    assert isinstance(revoked, models.Issuance) and revoked.state == "revoked", revoked
+    uses = call("issuance_uses")
+    kinds = [use.kind for use in uses.items]
+    assert kinds == ["reserved", "released", "redeemed", "refunded", "revoked"], kinds
+    print(f"used {issuance}: {', '.join(kinds)}")
 
 
 def main():
