@@ -230,6 +230,7 @@ impl Bench<'_> {
                 users: measurement.users,
                 seed: 0,
             },
+            checkout: None,
             pace: measurement.pace,
             bounds,
             warm_up,
@@ -275,6 +276,7 @@ impl Bench<'_> {
             count,
             quantity,
             name: &Self::name(),
+            with_discount: false,
         };
         Ok(coupons::make(url, children::ADMIN_TOKEN, wanted, None).await?)
     }
@@ -317,6 +319,7 @@ impl Bench<'_> {
                 users: None,
                 seed: 0,
             },
+            checkout: None,
             pace: Pace::Closed,
             bounds: Bounds {
                 duration: None,

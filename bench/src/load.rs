@@ -3,11 +3,12 @@
 //!
 //! [`crowd`] determines user, key and coupon of each request, and [`arrivals`] determines its time.
 //! [`mod@drive`] runs threads of [`connection`]s, which read answers with [`response`] and count them in
-//! [`tally`]. [`testkit::history::file`] records them for the checker, and [`report`] shows them. [`ceiling`]
+//! [`tally`]. With `--checkout`, [`checkout`] uses what was issued. [`testkit::history::file`] records them for the checker, and [`report`] shows them. [`ceiling`]
 //! is the highest rate of this tool itself. `scheduling` keeps the tool from interrupting the service.
 
 pub mod arrivals;
 pub mod ceiling;
+pub mod checkout;
 pub mod connection;
 pub mod coupons;
 pub mod crowd;
@@ -108,6 +109,7 @@ impl Load {
             count: self.coupons,
             quantity: self.quantity,
             name: &plan.crowd.name,
+            with_discount: self.checkout,
         };
         Ok(coupons::make(self.first_url(), &token, wanted, file.map(HistoryFile::recorder)).await?)
     }

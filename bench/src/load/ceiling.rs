@@ -36,6 +36,7 @@ pub async fn measure(plan: &Plan, duration: Duration) -> Result<f64, Failed> {
     let plan = Plan {
         targets: vec![target],
         coupons: CouponId::new(42).into_iter().collect(),
+        checkout: None,
         pace: Pace::Closed,
         bounds: Bounds {
             duration: Some(WARM_UP + duration),
@@ -131,6 +132,7 @@ mod tests {
                 users: None,
                 seed: 0,
             },
+            checkout: None,
             pace: Pace::Spike,
             bounds: Bounds {
                 duration: None,

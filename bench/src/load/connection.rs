@@ -11,16 +11,18 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use super::arrivals::Arrival;
+use super::checkout;
 use super::crowd::Crowd;
 use super::drive::Worker;
 use super::response::{self, ANSWER_BYTES_MAX, Response};
-use super::tally::Failure;
+use super::tally::{Failure, ISSUE};
 use testkit::history::file::{Answer, Request};
+use testkit::ids::IssuanceId;
 
 /// Size of one read. Several answers of the service fit.
 const READ_BYTES: usize = 8 << 10;
@@ -119,6 +121,17 @@ impl Connection {
         answered
     }
 
+    /// Sends a request and closes the connection without waiting for the answer.
+    pub async fn abandon(&mut self, request: &[u8]) -> Result<(), Failure> {
+        self.deadline = tokio::time::Instant::now() + self.limit;
+        let sent = self.send(request).await;
+        // Closed by the reset that a crashed client sends, the request might be lost with the answer.
+        if let Some(mut stream) = self.stream.take() {
+            let _ = stream.shutdown().await;
+        }
+        sent
+    }
+
     /// Returns the body of the last answer.
     pub fn body<'c>(&'c self, response: &Response) -> &'c [u8] {
         response.body(&self.buffer, &self.scratch)
@@ -197,18 +210,23 @@ pub(super) async fn serve(worker: Rc<Worker>, mut connection: Connection) {
                 tokio::time::sleep(redial).await;
                 redial = (redial * 2).min(REDIAL.1);
             }
-            Ok(()) | Err(_) => redial = REDIAL.0,
+            Ok(issued) => {
+                checkout::use_issued(&worker, &mut connection, arrival, issued).await;
+                redial = REDIAL.0;
+            }
+            Err(_) => redial = REDIAL.0,
         }
+        checkout::go_on(&worker, &mut connection).await;
     }
 }
 
-/// Sends one request, and counts and records its outcome.
+/// Sends one request, and counts and records its outcome. Returns the issuance if it is to be used.
 async fn ask(
     worker: &Worker,
     connection: &mut Connection,
     arrival: Arrival,
     request: &mut Vec<u8>,
-) -> Result<(), Failure> {
+) -> Result<Option<IssuanceId>, Failure> {
     let asked = worker.plan.crowd.asked(arrival.number);
     let coupon = worker.plan.coupons[Crowd::coupon(asked, worker.plan.coupons.len())];
     let mut called = Instant::now();
@@ -242,6 +260,7 @@ async fn ask(
         );
     }
     worker.count(
+        ISSUE,
         arrival,
         answered,
         outcome
@@ -249,5 +268,5 @@ async fn ask(
             .map(|response| (response, connection.body(response)))
             .map_err(|failure| *failure),
     );
-    outcome.map(|_| ())
+    outcome.map(|response| checkout::issued(worker, &response, connection.body(&response)))
 }

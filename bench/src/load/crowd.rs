@@ -109,7 +109,7 @@ fn write_hex(number: u64, out: &mut Vec<u8>) {
 }
 
 /// Returns a pseudo-random number from a seed and a number: SplitMix64, which maps numbers one to one.
-fn mix(seed: u64, number: u64) -> u64 {
+pub(super) fn mix(seed: u64, number: u64) -> u64 {
     let mut mixed = number
         .wrapping_add(seed.wrapping_mul(0xd134_2543_de82_ef95))
         .wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
 use super::arrivals::{Arrival, Arrivals, Bounds, Pace};
+use super::checkout::{Checkout, Shop};
 use super::connection::{Connection, Target, serve};
 use super::crowd::Crowd;
 use super::response::Response;
@@ -40,6 +41,8 @@ pub struct Plan {
     pub coupons: Vec<CouponId>,
     /// The users.
     pub crowd: Crowd,
+    /// How issuances are used; `None` if they are not.
+    pub checkout: Option<Checkout>,
     /// The pace.
     pub pace: Pace,
     /// The bounds, including the warm-up.
@@ -119,6 +122,8 @@ pub(super) struct Worker {
     pub(super) plan: Arc<Plan>,
     pub(super) arrivals: Arc<Arrivals>,
     pub(super) recorder: Option<RefCell<Recorder>>,
+    /// Present if issuances are used.
+    pub(super) shop: Option<Shop>,
     measured_from: Instant,
     tally: RefCell<Tally>,
     counts: Arc<Counts>,
@@ -132,8 +137,21 @@ struct Counts {
 }
 
 impl Worker {
-    /// Adds the outcome of an arrival.
-    pub(super) fn count(&self, arrival: Arrival, now: Instant, outcome: Result<(&Response, &[u8]), Failure>) {
+    /// Adds a step whose answer was dropped.
+    pub(super) fn count_dropped(&self, step: &'static str, called: Instant) {
+        if called >= self.measured_from {
+            self.tally.borrow_mut().dropped(step, called.elapsed());
+        }
+    }
+
+    /// Adds the outcome of an arrival, or of a step that followed from it.
+    pub(super) fn count(
+        &self,
+        step: &'static str,
+        arrival: Arrival,
+        now: Instant,
+        outcome: Result<(&Response, &[u8]), Failure>,
+    ) {
         let count = if outcome.is_ok() {
             &self.counts.answered
         } else {
@@ -148,8 +166,8 @@ impl Worker {
         tally.last = Some(now);
         let latency = now.saturating_duration_since(arrival.intended);
         match outcome {
-            Ok((response, body)) => tally.answered(response, body, latency),
-            Err(failure) => tally.failed(failure, latency),
+            Ok((response, body)) => tally.answered(step, response, body, latency),
+            Err(failure) => tally.failed(step, failure, latency),
         }
     }
 }
@@ -384,10 +402,12 @@ impl Job {
             ..
         } = self;
         let recorder = recorder.map(RefCell::new);
+        let shop = plan.checkout.as_ref().map(|_| Shop::default());
         let worker = Rc::new(Worker {
             plan,
             arrivals,
             recorder,
+            shop,
             measured_from,
             tally: RefCell::new(Tally::new()),
             counts,

@@ -9,6 +9,7 @@ use testkit::ids::CouponId;
 
 use super::Failed;
 use super::arrivals::{Bounds, Pace};
+use super::checkout::Checkout;
 use super::connection::Target;
 use super::crowd::{Crowd, NAME_BYTES_MAX};
 use super::drive::Plan;
@@ -25,7 +26,7 @@ pub struct Load {
     /// A node; may be given several times, and the nodes share the connections.
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     url: Vec<String>,
-    /// The admin token, to make coupons and to read stored rows; by default the environment's ADMIN_TOKEN.
+    /// The admin token, to make coupons, to use issuances and to read stored rows; by default the environment's ADMIN_TOKEN.
     #[arg(long)]
     admin_token: Option<String>,
 
@@ -64,6 +65,12 @@ pub struct Load {
     /// How long an answer may take.
     #[arg(long, default_value = "10s", value_parser = limit)]
     timeout: Duration,
+
+    /// Use what is issued, as a shop would: reserve, redeem, release, refund, revoke, with repeats, lost answers,
+    /// lapsed holds and orders that contend for one issuance. Coupons that are made take off something.
+    /// --requests and --rate then count customers.
+    #[arg(long)]
+    pub(super) checkout: bool,
 
     /// The share of requests that come from earlier users, half of them with the same Idempotency-Key.
     #[arg(long, default_value = "0", value_parser = share)]
@@ -139,6 +146,7 @@ impl Load {
                 users: self.users,
                 seed: self.seed.unwrap_or_else(rand::random),
             },
+            checkout: self.checkout().transpose()?,
             pace,
             bounds,
             warm_up: self.warm_up,
@@ -146,6 +154,16 @@ impl Load {
             threads: self.threads.map_or(processors, usize::from),
             limit: self.timeout,
             gives_way: pace == Pace::Closed,
+        })
+    }
+
+    /// Returns how issuances are used, if they are.
+    fn checkout(&self) -> Option<Result<Checkout, Failed>> {
+        self.checkout.then(|| {
+            Ok(Checkout {
+                token: self.admin_token()?,
+                changes: self.coupon.is_empty(),
+            })
         })
     }
 
@@ -160,7 +178,8 @@ impl Load {
 
     pub(super) fn admin_token(&self) -> Result<String, Failed> {
         admin_token(self.admin_token.as_ref()).ok_or_else(|| {
-            "making coupons and --check need --admin-token or the environment's ADMIN_TOKEN".into()
+            "making coupons, --checkout and --check need --admin-token or the environment's ADMIN_TOKEN"
+                .into()
         })
     }
 

@@ -1,5 +1,6 @@
 //! The figures of a run: as a table, as JSON, and compared with objectives.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use serde::Serialize;
 use super::arrivals::Pace;
 use super::ceiling::SUSPECT_SHARE;
 use super::drive::{Plan, Run};
+use super::tally::{ISSUE, Outcome, Tally, histogram};
 
 /// The objectives of a run.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +63,9 @@ impl Latency {
 /// All requests of one outcome.
 #[derive(Debug, Serialize)]
 pub struct OutcomeFigures {
+    /// The step of a checkout; null for requests for coupons.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<&'static str>,
     /// The code, or another name of the outcome.
     pub outcome: String,
     /// True if the outcome is an error.
@@ -73,11 +78,92 @@ pub struct OutcomeFigures {
     pub latency: Latency,
 }
 
+impl OutcomeFigures {
+    fn of(outcome: &Outcome, seconds: f64) -> Self {
+        Self {
+            step: Some(outcome.step).filter(|step| *step != ISSUE),
+            outcome: outcome.name.clone(),
+            error: outcome.error,
+            count: outcome.latency.len(),
+            per_second: per_second(outcome.latency.len(), seconds),
+            latency: Latency::of(&outcome.latency),
+        }
+    }
+
+    fn name(&self) -> String {
+        match self.step {
+            Some(step) => format!("{step} {}", self.outcome),
+            None => self.outcome.clone(),
+        }
+    }
+}
+
+/// All requests of one step of a checkout.
+#[derive(Debug, Serialize)]
+pub struct StepFigures {
+    /// The step.
+    pub step: &'static str,
+    /// Number of requests.
+    pub count: u64,
+    /// Number a second.
+    pub per_second: f64,
+    /// Latencies of these requests.
+    pub latency: Latency,
+    /// Number of refusals by their codes.
+    pub refused: BTreeMap<String, u64>,
+}
+
+impl StepFigures {
+    /// Returns the figures of each step, the most frequent first.
+    fn of(tally: &Tally, seconds: f64) -> Vec<Self> {
+        let mut steps: BTreeMap<&'static str, Vec<&Outcome>> = BTreeMap::new();
+        for outcome in tally.outcomes.iter().filter(|outcome| outcome.step != ISSUE) {
+            steps.entry(outcome.step).or_default().push(outcome);
+        }
+        let mut figures: Vec<Self> = steps
+            .into_iter()
+            .map(|(step, outcomes)| {
+                let mut all = histogram();
+                for outcome in &outcomes {
+                    all += &outcome.latency;
+                }
+                let is_code = |outcome: &&&Outcome| {
+                    let first = outcome.name.bytes().next();
+                    first.is_some_and(|first| first.is_ascii_uppercase())
+                };
+                let refused = outcomes.iter().filter(is_code);
+                Self {
+                    step,
+                    count: all.len(),
+                    per_second: per_second(all.len(), seconds),
+                    latency: Latency::of(&all),
+                    refused: refused
+                        .map(|outcome| (outcome.name.clone(), outcome.latency.len()))
+                        .collect(),
+                }
+            })
+            .collect();
+        figures.sort_by_key(|step| std::cmp::Reverse(step.count));
+        figures
+    }
+}
+
+fn per_second(count: u64, seconds: f64) -> f64 {
+    if seconds > 0.0 {
+        count as f64 / seconds
+    } else {
+        0.0
+    }
+}
+
 /// The figures of a run.
 #[derive(Debug, Serialize)]
 pub struct Figures {
     /// Requests by outcome, the most frequent first.
     pub outcomes: Vec<OutcomeFigures>,
+    /// Requests by step of a checkout, the most frequent first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<StepFigures>,
     /// Latencies of all requests, including errors.
     pub latency: Latency,
     /// Requests that ended in the measured time.
@@ -107,25 +193,14 @@ impl Figures {
     /// Returns the figures of a run with these objectives.
     pub fn of(plan: &Plan, run: &Run, ceiling: Option<f64>, slo: &Slo) -> Self {
         let seconds = run.measured.as_secs_f64();
-        let mut outcomes: Vec<OutcomeFigures> = run
-            .tally
-            .outcomes
-            .iter()
-            .map(|outcome| OutcomeFigures {
-                outcome: outcome.name.clone(),
-                error: outcome.error,
-                count: outcome.latency.len(),
-                per_second: if seconds > 0.0 {
-                    outcome.latency.len() as f64 / seconds
-                } else {
-                    0.0
-                },
-                latency: Latency::of(&outcome.latency),
-            })
+        let outcomes = run.tally.outcomes.iter();
+        let mut outcomes: Vec<_> = outcomes
+            .map(|outcome| OutcomeFigures::of(outcome, seconds))
             .collect();
         outcomes.sort_by_key(|outcome| std::cmp::Reverse(outcome.count));
         let mut figures = Self {
             outcomes,
+            steps: StepFigures::of(&run.tally, seconds),
             latency: Latency::of(&run.tally.latency()),
             requests: run.tally.ended(),
             errors: run.tally.errors(),
@@ -181,6 +256,7 @@ impl Figures {
     /// Returns the table.
     pub fn table(&self) -> String {
         let mut text = self.outcomes_table();
+        text.push_str(&self.steps_table());
         let seconds = self.measured_seconds;
         if let Some(offered) = self.offered_per_second {
             let _ = writeln!(
@@ -223,36 +299,53 @@ impl Figures {
     }
 
     fn outcomes_table(&self) -> String {
-        let mut text = String::new();
-        // Writing to a String does not fail.
-        let _ = write!(text, "{:<20}{:>12}{:>12}", "outcome", "count", "per second");
-        for name in ["p50", "p90", "p99", "p99.9", "p99.99", "max ms"] {
-            let _ = write!(text, "{name:>10}");
-        }
-        text.push('\n');
+        let mut text = heading("outcome");
         for outcome in &self.outcomes {
             row(
                 &mut text,
-                &outcome.outcome,
+                &outcome.name(),
                 outcome.count,
                 outcome.per_second,
                 &outcome.latency,
             );
         }
-        let seconds = self.measured_seconds;
-        let rate = if seconds > 0.0 {
-            self.requests as f64 / seconds
-        } else {
-            0.0
-        };
+        let rate = per_second(self.requests, self.measured_seconds);
         row(&mut text, "all", self.requests, rate, &self.latency);
+        text.push('\n');
+        text
+    }
+
+    fn steps_table(&self) -> String {
+        if self.steps.is_empty() {
+            return String::new();
+        }
+        let mut text = heading("step");
+        for step in &self.steps {
+            row(&mut text, step.step, step.count, step.per_second, &step.latency);
+            for (code, count) in &step.refused {
+                let _ = writeln!(text, "  {code:<18}{count:>12}");
+            }
+        }
         text.push('\n');
         text
     }
 }
 
+fn heading(first: &str) -> String {
+    let mut text = String::new();
+    // Writing to a String does not fail.
+    let _ = write!(text, "{first:<20}{:>12}{:>12}", "count", "per second");
+    for name in ["p50", "p90", "p99", "p99.9", "p99.99", "max ms"] {
+        let _ = write!(text, "{name:>10}");
+    }
+    text.push('\n');
+    text
+}
+
 fn row(text: &mut String, name: &str, count: u64, rate: f64, latency: &Latency) {
-    let _ = write!(text, "{name:<20}{count:>12}{rate:>12.1}");
+    // Names that are longer take their room from the next column.
+    let width = 32_usize.saturating_sub(name.len().max(20));
+    let _ = write!(text, "{name:<20}{count:>width$}{rate:>12.1}");
     for column in latency.columns() {
         let _ = write!(text, "{column:>10.2}");
     }
@@ -265,7 +358,7 @@ mod tests {
     use crate::load::arrivals::Bounds;
     use crate::load::crowd::Crowd;
     use crate::load::response::parse;
-    use crate::load::tally::{Failure, Tally};
+    use crate::load::tally::Failure;
 
     const NONE: Slo = Slo {
         p99: None,
@@ -283,6 +376,7 @@ mod tests {
                 users: None,
                 seed: 0,
             },
+            checkout: None,
             pace: Pace::Rate(200.0),
             bounds: Bounds {
                 duration: None,
@@ -303,10 +397,10 @@ mod tests {
             .unwrap()
             .unwrap();
         for millis in 1..=100 {
-            tally.answered(&answer, b"", Duration::from_millis(millis));
+            tally.answered(ISSUE, &answer, b"", Duration::from_millis(millis));
         }
         for _ in 0..failures {
-            tally.failed(Failure::Cut, Duration::from_millis(1));
+            tally.failed(ISSUE, Failure::Cut, Duration::from_millis(1));
         }
         Run {
             tally,

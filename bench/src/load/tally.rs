@@ -11,9 +11,12 @@ use super::response::Response;
 
 /// Maximum recorded latency in microseconds: an hour.
 const LATENCY_US_MAX: u64 = 3_600_000_000;
-/// Maximum number of outcomes that are counted separately. The service has about twenty. Any further outcomes
-/// are counted together as the last one, `other`.
-const OUTCOMES_MAX: usize = 64;
+/// Maximum number of outcomes that are counted separately. The service has about twenty, and as many of each
+/// step. Any further outcomes are counted together as the last one, `other`.
+const OUTCOMES_MAX: usize = 128;
+
+/// The step of requests for coupons, which has no name.
+pub const ISSUE: &str = "";
 
 /// The reason why a request has no whole answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -54,7 +57,9 @@ pub fn histogram() -> Histogram<u64> {
 /// All requests of one outcome.
 #[derive(Debug, Clone)]
 pub struct Outcome {
-    /// `issued`, `replayed`, the code of a refusal or failure, the status of any other answer, or the reason
+    /// The step, such as `redeem`; [`ISSUE`] for requests for coupons.
+    pub step: &'static str,
+    /// `issued`, `done`, `replayed`, the code of a refusal or failure, the status of any other answer, or the reason
     /// why there was no answer.
     pub name: String,
     /// True if the outcome is an error: no whole answer, or a status of 500 or more.
@@ -85,30 +90,35 @@ impl Tally {
     }
 
     /// Adds an answer.
-    pub fn answered(&mut self, response: &Response, body: &[u8], latency: Duration) {
+    pub fn answered(&mut self, step: &'static str, response: &Response, body: &[u8], latency: Duration) {
         let mut status = [0; 3];
         let name = match response.status {
-            201 if response.replayed => b"replayed".as_slice(),
+            200 | 201 if response.replayed => b"replayed".as_slice(),
             201 => b"issued",
+            200 if step != ISSUE => b"done",
             other => code(body).unwrap_or_else(|| {
                 let digits = [other / 100 % 10, other / 10 % 10, other % 10];
                 status = digits.map(|digit| b'0' + digit as u8);
                 &status
             }),
         };
-        self.add(name, response.status >= 500, latency);
+        self.add(step, name, response.status >= 500, latency);
     }
 
     /// Adds a failure.
-    pub fn failed(&mut self, failure: Failure, latency: Duration) {
-        self.add(failure.name().as_bytes(), true, latency);
+    pub fn failed(&mut self, step: &'static str, failure: Failure, latency: Duration) {
+        self.add(step, failure.name().as_bytes(), true, latency);
     }
 
-    fn add(&mut self, name: &[u8], error: bool, latency: Duration) {
-        let known = self
-            .outcomes
-            .iter()
-            .position(|outcome| outcome.name.as_bytes() == name && outcome.error == error);
+    /// Adds a request whose answer was dropped on purpose.
+    pub fn dropped(&mut self, step: &'static str, latency: Duration) {
+        self.add(step, b"answer dropped", false, latency);
+    }
+
+    fn add(&mut self, step: &'static str, name: &[u8], error: bool, latency: Duration) {
+        let known = self.outcomes.iter().position(|outcome| {
+            outcome.name.as_bytes() == name && outcome.step == step && outcome.error == error
+        });
         let place = known.unwrap_or_else(|| {
             if self.outcomes.len() == OUTCOMES_MAX {
                 return OUTCOMES_MAX - 1;
@@ -119,6 +129,7 @@ impl Tally {
                 String::from_utf8_lossy(name)
             };
             self.outcomes.push(Outcome {
+                step,
                 name: name.into_owned(),
                 error,
                 latency: histogram(),
@@ -132,11 +143,9 @@ impl Tally {
     /// Adds the tally of another thread.
     pub fn merge(&mut self, other: Self) {
         for outcome in other.outcomes {
-            match self
-                .outcomes
-                .iter_mut()
-                .find(|known| known.name == outcome.name && known.error == outcome.error)
-            {
+            match self.outcomes.iter_mut().find(|known| {
+                (known.step, &known.name, known.error) == (outcome.step, &outcome.name, outcome.error)
+            }) {
                 Some(known) => known.latency += outcome.latency,
                 None => self.outcomes.push(outcome),
             }
@@ -198,6 +207,7 @@ mod tests {
             let mut scratch = Vec::new();
             let response = parse(answer.as_bytes(), true, &mut scratch).unwrap().unwrap();
             tally.answered(
+                ISSUE,
                 &response,
                 response.body(answer.as_bytes(), &scratch),
                 Duration::from_millis(2),
@@ -225,7 +235,7 @@ mod tests {
             "HTTP/1.1 502 x\r\n\r\n<html>",
             "HTTP/1.1 404 x\r\n\r\n{\"code\":\"<script>\"}",
         ]);
-        tally.failed(Failure::Cut, Duration::from_secs(1));
+        tally.failed(ISSUE, Failure::Cut, Duration::from_secs(1));
         let expected = [
             ("issued", 1, false),
             ("replayed", 1, false),
