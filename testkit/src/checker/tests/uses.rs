@@ -62,6 +62,28 @@ fn an_order_that_redeems_again_after_its_refund_is_a_finding_unless_it_reserved(
 }
 
 #[test]
+fn a_refund_is_forgotten_after_sixteen_other_orders() {
+    for (others, is_clean) in [(15, false), (16, true)] {
+        let mut shop = Shop::new();
+        shop.made(1_000, 1_010, 1, &redeem("o", Some(1_000)), 150);
+        shop.made(1_100, 1_110, 1, &refund("o"), 150);
+        for other in 0..others {
+            let (call, name) = (1_200 + 100 * other, format!("p{other}"));
+            shop.made(call, call + 10, 1, &reserve(&name, 1_000), 150);
+            shop.made(call + 50, call + 60, 1, &release(&name), 150);
+        }
+        shop.refused(4_000, 4_010, 1, &refund("o"), StepRefusal::NotRedeemed);
+        shop.made(4_100, 4_110, 1, &redeem("o", Some(1_000)), 150);
+        if is_clean {
+            shop.is_clean();
+        } else {
+            shop.finds(FindingKind::RedeemedTwice);
+            shop.finds(FindingKind::UntrueStepRefusal);
+        }
+    }
+}
+
+#[test]
 fn a_told_step_that_is_not_stored_is_a_finding() {
     let mut shop = checkout();
     shop.used().pop();

@@ -3,6 +3,7 @@
 use super::super::report::{FindingKind, Reporter};
 use super::super::timeline::Timeline;
 use super::Uses;
+use super::moments::REMEMBERED_MIN;
 use crate::history::{Operation, Step, StepAnswer};
 use crate::ids::Sequence;
 use crate::rows::{IssuanceRow, OrderFigures, ShownUse, UseKind, UseRow};
@@ -46,13 +47,7 @@ impl Uses<'_> {
                 let message = || format!("{}: {message}", row.issuance);
                 reporter.find_uses(kind, self.coupon.id, message, &places, &evidence);
             };
-            let own = life.iter().map(|other| self.rows[*other]);
-            let own = own
-                .take_while(|other| other.number < row.number)
-                .filter(|other| other.shown.order == row.shown.order)
-                .last();
-            let is_again = row.shown.kind == UseKind::Redeemed
-                && own.is_some_and(|own| own.shown.kind == UseKind::Refunded);
+            let is_again = is_redeemed_again(row, life.iter().map(|other| self.rows[*other]));
             if is_again {
                 find(
                     FindingKind::RedeemedTwice,
@@ -140,6 +135,23 @@ impl Uses<'_> {
             _ => None,
         }
     }
+}
+
+/// True if an order redeems an issuance after its refund without a reservation, and the refund is remembered.
+fn is_redeemed_again<'r>(row: &UseRow, life: impl Iterator<Item = &'r UseRow>) -> bool {
+    if row.shown.kind != UseKind::Redeemed {
+        return false;
+    }
+    let (mut own, mut given_back) = (None, 0);
+    for before in life.take_while(|other| other.number < row.number) {
+        let kind = before.shown.kind;
+        if before.shown.order == row.shown.order {
+            (own, given_back) = (Some(kind), 0);
+        } else if matches!(kind, UseKind::Released | UseKind::Refunded) {
+            given_back += 1;
+        }
+    }
+    own == Some(UseKind::Refunded) && given_back < REMEMBERED_MIN
 }
 
 /// Returns what a use must take off, or why it cannot follow the use before it.

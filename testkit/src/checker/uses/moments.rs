@@ -5,6 +5,10 @@ use crate::ids::{OrderId, Sequence};
 use crate::rows::{UseKind, UseRow};
 use crate::time::Timestamp;
 
+/// How many orders that gave an issuance back are remembered besides the latest one, so that a repeated step is
+/// recognised.
+pub(super) const REMEMBERED_MIN: usize = 16;
+
 /// The time in which one use, or none, may have been the latest, as far as it is between a call and its answer.
 /// The time is wider by the tolerance of clocks, so that it may be compared with the times in rows.
 #[derive(Debug, Clone, Copy)]
@@ -72,6 +76,16 @@ impl<'h> Moments<'_, 'h> {
     pub(super) fn latest_of(&self, order: Option<&OrderId>) -> Option<&'h UseRow> {
         let mut past = self.past.iter().rev().map(|index| self.uses.rows[*index]);
         past.find(|row| order.is_some() && row.shown.order.as_ref() == order)
+    }
+
+    /// True if the service must remember what this order did, because few others gave the issuance back since.
+    pub(super) fn remembers(&self, order: Option<&OrderId>) -> bool {
+        let since = self.past().take_while(|row| row.shown.order.as_ref() != order);
+        let given_back = since.filter(|row| {
+            let kind = row.shown.kind;
+            kind == UseKind::Released || kind == UseKind::Refunded
+        });
+        given_back.count() < REMEMBERED_MIN
     }
 
     /// Returns the latest use if it is of this order and kind.

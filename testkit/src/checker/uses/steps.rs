@@ -187,6 +187,7 @@ fn is_replayed(step: &Step, moments: &Moments<'_, '_>) -> bool {
         _ => false,
     };
     may_be_replayed(step, moments)
+        && moments.remembers(step.order())
         && match step {
             Step::Reserve { .. } => !moments.may_be_free(),
             Step::Redeem { .. } | Step::Revoke { .. } => true,
