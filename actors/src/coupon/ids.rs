@@ -40,41 +40,52 @@ impl fmt::Display for CouponId {
     }
 }
 
-/// The place of an issuance in its coupon: 1, 2, 3 … without a gap.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Sequence(u64);
+/// Defines a number of rows of a coupon: 1, 2, 3 … without a gap.
+macro_rules! dense_number {
+    ($(#[$meta:meta])* $name:ident) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(u64);
 
-impl Sequence {
-    /// The sequence before the first issuance.
-    pub const NONE: Self = Self(0);
+        impl $name {
+            /// The number before the first one.
+            pub const NONE: Self = Self(0);
 
-    /// Returns the sequence with this number.
-    pub const fn new(number: u64) -> Self {
-        Self(number)
-    }
+            /// Returns the value with this number.
+            pub const fn new(number: u64) -> Self {
+                Self(number)
+            }
 
-    /// Returns the next sequence.
-    #[must_use]
-    pub const fn next(self) -> Self {
-        Self(self.0 + 1)
-    }
+            /// Returns the next number.
+            #[must_use]
+            pub const fn next(self) -> Self {
+                Self(self.0 + 1)
+            }
 
-    /// Returns the previous sequence; [`Self::NONE`] for [`Self::NONE`] itself.
-    #[must_use]
-    pub const fn previous(self) -> Self {
-        Self(self.0.saturating_sub(1))
-    }
+            /// Returns the previous number; [`Self::NONE`] for [`Self::NONE`] itself.
+            #[must_use]
+            pub const fn previous(self) -> Self {
+                Self(self.0.saturating_sub(1))
+            }
 
-    /// Returns the bare number, which is also the number of issuances up to this one.
-    pub const fn get(self) -> u64 {
-        self.0
-    }
+            /// Returns the bare number, which is also the number of rows up to this one.
+            pub const fn get(self) -> u64 {
+                self.0
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
 }
+pub(super) use dense_number;
 
-impl fmt::Display for Sequence {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
+dense_number! {
+    /// The place of an issuance in its coupon.
+    Sequence
 }
 
 /// Public name of one issuance, `42-17`: the coupon and the sequence in it.

@@ -9,11 +9,9 @@
 pub mod decide;
 pub mod latest;
 
-use std::fmt;
-
 use crate::coupon::CouponKind;
 use crate::coupon::entry::CouponEntry;
-use crate::coupon::ids::{CouponId, Sequence};
+use crate::coupon::ids::{CouponId, Sequence, dense_number};
 use crate::coupon::ledger::Ledger;
 use crate::coupon::offer::Issuance;
 use crate::coupon::uses::decide::{Decision, Step, Terms, UseRefusal};
@@ -25,41 +23,9 @@ use crate::time::Timestamp;
 /// Maximum length of the reason of a revocation, in Unicode scalar values.
 pub const REASON_CHARS_MAX: usize = 500;
 
-/// The number of a use within its coupon: 1, 2, 3 … without a gap.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct UseNumber(u64);
-
-impl UseNumber {
-    /// The number before the first use.
-    pub const NONE: Self = Self(0);
-
-    /// Returns the value with this number.
-    pub const fn new(number: u64) -> Self {
-        Self(number)
-    }
-
-    /// Returns the next number.
-    #[must_use]
-    pub const fn next(self) -> Self {
-        Self(self.0 + 1)
-    }
-
-    /// Returns the previous number; [`Self::NONE`] for [`Self::NONE`] itself.
-    #[must_use]
-    pub const fn previous(self) -> Self {
-        Self(self.0.saturating_sub(1))
-    }
-
-    /// Returns the bare number, which is also the number of uses up to this one.
-    pub const fn get(self) -> u64 {
-        self.0
-    }
-}
-
-impl fmt::Display for UseNumber {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
+dense_number! {
+    /// The number of a use within its coupon.
+    UseNumber
 }
 
 /// What a use does.
