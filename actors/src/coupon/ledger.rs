@@ -6,8 +6,8 @@ use crate::coupon::ids::{IssuanceId, Sequence};
 use crate::coupon::issued::{InconsistentIssuance, Issued, LoadedIssuance};
 use crate::coupon::offer::{Coupon, Issuance, taken};
 use crate::coupon::uses::Use;
-use crate::coupon::uses::latest::{LoadedUse, Uses};
-use crate::ids::{OrderId, RequestKey, UserId};
+use crate::coupon::uses::latest::Uses;
+use crate::ids::{RequestKey, UserId};
 use crate::time::Timestamp;
 
 /// A coupon's own row, as its owner loads it.
@@ -140,17 +140,7 @@ impl Ledger {
 
     /// Takes the next use. [`uses::judge`](super::uses::judge) must have made it for exactly this state.
     pub(super) fn make(&mut self, made: &Use) {
-        let next = LoadedUse {
-            number: made.number,
-            sequence: made.sequence,
-            kind: made.shown.kind,
-            order: made.shown.order.as_ref().map(OrderId::as_str),
-            figures: made.shown.figures,
-            hold_until: made.shown.hold_until,
-            returns: made.shown.returns,
-            at: made.shown.at,
-        };
-        self.uses.push(&next).unwrap_or_else(|error| {
+        self.uses.push(&made.into()).unwrap_or_else(|error| {
             // As for an issuance.
             panic!("the ledger does not take its own use: {error}")
         });

@@ -4,7 +4,8 @@
 //! that the rows are the history. The state of an issuance is its latest use, as far as the clock lets it be:
 //! a hold lapses without a use, and the next request finds it lapsed.
 //!
-//! [`decide`] has the rules. [`latest`] keeps the latest use of each used issuance in memory.
+//! [`decide`] has the rules. [`latest`] keeps in memory the latest use of each used issuance, and by which orders
+//! repeated steps are recognised.
 
 pub mod decide;
 pub mod latest;
@@ -292,11 +293,13 @@ pub fn judge(ledger: &Ledger, now: Timestamp, request: &UseRequest) -> Verdict<C
         return Verdict::Refused(outcome(UseRefusal::UnknownIssuance));
     };
     let latest = ledger.uses().latest(request.sequence);
+    let order = request.step.order();
+    let own = order.and_then(|order| ledger.uses().by_order(request.sequence, order));
     let terms = Terms {
         offer: &ledger.coupon().offer,
         expires_at: issuance.expires_at,
     };
-    match terms.decide(latest.as_ref(), now, &request.step) {
+    match terms.decide(latest.as_ref(), own.as_ref(), now, &request.step) {
         Decision::Make(shown) => {
             let before = latest.map(|latest| latest.kind);
             let counts = ledger.uses().counts().after(before, shown.kind, shown.returns);

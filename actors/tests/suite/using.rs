@@ -6,7 +6,6 @@ use actors::coupon::entry::CouponRun;
 use actors::coupon::ids::{IssuanceId, Sequence};
 use actors::coupon::ledger::LedgerRows;
 use actors::coupon::rows::CouponRows;
-use actors::coupon::uses::latest::LoadedUse;
 use actors::coupon::uses::{Figures, LatestUse, Use, UseCounts, UseKind, UseNumber};
 use actors::ids::{AUTHOR_BYTES_MAX, Author, ID_MAX, ORDER_ID_BYTES_MAX, OrderId};
 use actors::store::batch::FoundRows;
@@ -86,17 +85,7 @@ async fn load(store: &dyn CouponStore, owned: &Owned, ahead: Option<LedgerRows>)
 fn rows(owned: &Owned, issuances: &[actors::coupon::offer::Issuance], uses: &[Use]) -> LedgerRows {
     let mut rows = LedgerRows::from(issued(owned.id(), issuances).unwrap());
     for made in uses {
-        let next = LoadedUse {
-            number: made.number,
-            sequence: made.sequence,
-            kind: made.shown.kind,
-            order: made.shown.order.as_ref().map(OrderId::as_str),
-            figures: made.shown.figures,
-            hold_until: made.shown.hold_until,
-            returns: made.shown.returns,
-            at: made.shown.at,
-        };
-        rows.uses.push(&next).unwrap();
+        rows.uses.push(&made.into()).unwrap();
     }
     rows
 }

@@ -163,6 +163,54 @@ async fn all_that_became_of_an_issuance_is_listed_and_found_after_a_restart() {
 }
 
 #[tokio::test]
+async fn a_late_retry_is_told_again_whatever_came_after_its_step_also_after_a_restart() {
+    let mut shop = Shop::open(json!({})).await;
+    let path = shop.issue("alice").await;
+    let a = json!({"order_id": "a"});
+    assert_taken(
+        &shop.post(&path, "redeem", order("a", 20_000)).await,
+        "redeemed",
+        false,
+    );
+    assert_taken(&shop.post(&path, "refund", a.clone()).await, "issued", false);
+    assert_taken(&shop.post(&path, "redeem", a.clone()).await, "issued", true);
+    assert_taken(
+        &shop.post(&path, "reserve", order("b", 30_000)).await,
+        "reserved",
+        false,
+    );
+    assert_taken(
+        &shop.post(&path, "release", json!({"order_id": "b"})).await,
+        "issued",
+        false,
+    );
+    assert_taken(
+        &shop.post(&path, "reserve", order("c", 30_000)).await,
+        "reserved",
+        false,
+    );
+    for _ in 0..2 {
+        for (step, order_id) in [("redeem", "a"), ("refund", "a"), ("release", "b")] {
+            let reply = shop.post(&path, step, json!({"order_id": order_id})).await;
+            assert_taken(&reply, "reserved", true);
+            assert_eq!(reply.body["use"]["order_id"], "c");
+        }
+        let other = shop.post(&path, "redeem", order("a", 20_001)).await;
+        other.assert_refused(422, "ORDER_MISMATCH");
+        assert_eq!(other.body["use"]["kind"], "refunded");
+        shop.post(&path, "release", a.clone())
+            .await
+            .assert_refused(409, "RESERVED");
+        shop = Shop {
+            node: shop.node.restart().await,
+            ..shop
+        };
+    }
+    let uses = shop.node.admin_get(&format!("{path}/uses")).await.body;
+    assert_eq!(uses["items"].as_array().unwrap().len(), 5, "{uses}");
+}
+
+#[tokio::test]
 async fn the_same_step_is_told_again_and_other_figures_are_refused() {
     let shop = Shop::open(json!({})).await;
     let path = shop.issue("alice").await;
@@ -250,9 +298,18 @@ async fn an_issuance_that_an_order_has_is_refused_to_others() {
 async fn small_orders_ended_issuances_and_undone_steps_are_refused() {
     let shop = Shop::open(json!({"use_until": "2020-01-01T00:00:00Z"})).await;
     let path = shop.issue("alice").await;
-    let reply = shop.post(&path, "reserve", order("a", 1)).await;
-    reply.assert_refused(409, "EXPIRED");
-    assert_eq!(reply.body["usable_until"], "2020-01-01T00:00:00.000000Z");
+    for (step, body) in [
+        ("reserve", order("a", 1)),
+        ("redeem", order("a", 1)),
+        ("redeem", json!({"order_id": "a"})),
+        ("release", json!({"order_id": "a"})),
+        ("refund", json!({"order_id": "a"})),
+        ("revoke", json!({})),
+    ] {
+        let reply = shop.post(&path, step, body).await;
+        reply.assert_refused(409, "EXPIRED");
+        assert_eq!(reply.body["usable_until"], "2020-01-01T00:00:00.000000Z");
+    }
     let expired = shop.node.get_as("alice", &path).await.body;
     assert_eq!(
         (&expired["state"], &expired["status"]),

@@ -1,6 +1,7 @@
 //! The rules of uses, as a function of the offer, the latest use, the clock and the request.
 
 use crate::coupon::offer::{Discount, Offer};
+use crate::coupon::uses::latest::OrderUses;
 use crate::coupon::uses::{Figures, LatestUse, UseKind};
 use crate::ids::OrderId;
 use crate::time::Timestamp;
@@ -57,7 +58,8 @@ impl Step {
         }
     }
 
-    fn order(&self) -> Option<&OrderId> {
+    /// Returns the order that takes the step; `None` for a revocation.
+    pub fn order(&self) -> Option<&OrderId> {
         match self {
             Self::Reserve { order, .. }
             | Self::Redeem { order, .. }
@@ -119,7 +121,7 @@ impl UseRefusal {
 pub enum Decision {
     /// This use is made.
     Make(LatestUse),
-    /// The latest use is this step already.
+    /// The step was taken before.
     Made,
     /// Nothing is done.
     Refuse(UseRefusal),
@@ -144,35 +146,41 @@ pub struct Terms<'a> {
 }
 
 impl Terms<'_> {
-    /// Returns what a step leads to at `now`, if this is the latest use.
-    pub fn decide(&self, latest: Option<&LatestUse>, now: Timestamp, step: &Step) -> Decision {
-        // The clock may have been set back, or another node's clock may be behind.
-        let at = latest.map_or(now, |latest| now.max(latest.at));
-        self.check(latest, now, step).map_or_else(
-            |refused_or_made| refused_or_made,
-            |figures| {
-                let hold_until = match step {
-                    Step::Reserve { hold_seconds, .. } => Some(now.plus_seconds(*hold_seconds)),
-                    _ => None,
-                };
-                Decision::Make(LatestUse {
-                    kind: kind(step),
-                    order: step.order().cloned(),
-                    figures,
-                    hold_until,
-                    returns: matches!(step, Step::Revoke { returns: true, .. }),
-                    at,
-                })
-            },
-        )
+    /// Returns what a step leads to at `now`, if this is the issuance's latest use, and `own` is what the order of
+    /// the step did with the issuance.
+    pub fn decide(
+        &self,
+        latest: Option<&LatestUse>,
+        own: Option<&OrderUses>,
+        now: Timestamp,
+        step: &Step,
+    ) -> Decision {
+        let figures = match latest.and_then(|latest| repeated(latest, own, now, step)) {
+            Some(decision) => return decision,
+            None => self.check(latest, now, step),
+        };
+        figures.map_or_else(Decision::Refuse, |figures| {
+            let hold_until = match step {
+                Step::Reserve { hold_seconds, .. } => Some(now.plus_seconds(*hold_seconds)),
+                _ => None,
+            };
+            Decision::Make(LatestUse {
+                kind: kind(step),
+                order: step.order().cloned(),
+                figures,
+                hold_until,
+                returns: matches!(step, Step::Revoke { returns: true, .. }),
+                // The clock may have been set back, or another node's clock may be behind.
+                at: latest.map_or(now, |latest| now.max(latest.at)),
+            })
+        })
     }
 
     /// Returns what a reservation by a new order of this amount would fix at `now`.
     pub fn quote(&self, latest: Option<&LatestUse>, now: Timestamp, amount: u64) -> Quote {
-        let held = latest.and_then(|latest| held(latest, now));
-        let figures = match held {
+        let figures = match latest.and_then(|latest| held(latest, now)) {
             Some(held) => Err(held),
-            None => self.figures(now, amount),
+            None => self.check_end(now).and_then(|()| self.figures(amount)),
         };
         match figures {
             Ok(figures) => Quote {
@@ -186,17 +194,14 @@ impl Terms<'_> {
         }
     }
 
-    /// Returns the figures of the use that a step makes, or that it makes none.
+    /// Returns the figures of the use that a new step makes, or why it makes none.
     fn check(
         &self,
         latest: Option<&LatestUse>,
         now: Timestamp,
         step: &Step,
-    ) -> Result<Option<Figures>, Decision> {
+    ) -> Result<Option<Figures>, UseRefusal> {
         if let Some(latest) = latest {
-            if let Some(decision) = repeated(latest, now, step) {
-                return Err(decision);
-            }
             let is_own = step.order().is_some() && step.order() == latest.order.as_ref();
             match (latest.holds(now), step) {
                 (Some(UseKind::Redeemed), Step::Refund { .. }) if is_own => return Ok(latest.figures),
@@ -207,23 +212,19 @@ impl Terms<'_> {
                 (Some(UseKind::Reserved), Step::Refund { .. }) if is_own => {}
                 _ => {
                     if let Some(refusal) = held(latest, now) {
-                        return Err(Decision::Refuse(refusal));
+                        return Err(refusal);
                     }
                 }
             }
         }
-        self.of_a_free_one(latest, now, step).map_err(Decision::Refuse)
+        self.check_end(now)?;
+        self.of_a_free_one(latest, step)
     }
 
-    /// Returns the figures for an issuance that no order holds.
-    fn of_a_free_one(
-        &self,
-        latest: Option<&LatestUse>,
-        now: Timestamp,
-        step: &Step,
-    ) -> Result<Option<Figures>, UseRefusal> {
+    /// Returns the figures for an issuance that no order holds, and that can still be used.
+    fn of_a_free_one(&self, latest: Option<&LatestUse>, step: &Step) -> Result<Option<Figures>, UseRefusal> {
         match step {
-            Step::Reserve { amount, .. } => self.figures(now, *amount).map(Some),
+            Step::Reserve { amount, .. } => self.figures(*amount).map(Some),
             Step::Redeem { order, amount } => {
                 // The hold of this order lapsed, and no other order reserved it since. Its figures stay.
                 let fixed = latest
@@ -231,11 +232,7 @@ impl Terms<'_> {
                     .and_then(|latest| latest.figures)
                     .filter(|fixed| amount.is_none_or(|amount| amount == fixed.amount));
                 let amount = fixed.map(|fixed| fixed.amount).or(*amount);
-                let Some(amount) = amount else {
-                    self.check_end(now)?;
-                    return Err(UseRefusal::NotReserved);
-                };
-                let figures = self.figures(now, amount)?;
+                let figures = self.figures(amount.ok_or(UseRefusal::NotReserved)?)?;
                 Ok(Some(fixed.unwrap_or(figures)))
             }
             Step::Release { .. } => Err(UseRefusal::NotReserved),
@@ -244,9 +241,8 @@ impl Terms<'_> {
         }
     }
 
-    /// Returns the figures of a new order, unless the issuance cannot be used for it.
-    fn figures(&self, now: Timestamp, amount: u64) -> Result<Figures, UseRefusal> {
-        self.check_end(now)?;
+    /// Returns the figures of a new order, unless it is too small.
+    fn figures(&self, amount: u64) -> Result<Figures, UseRefusal> {
         match self.offer.min_order_amount {
             Some(min_order_amount) if amount < min_order_amount => {
                 Err(UseRefusal::BelowMinimum { min_order_amount })
@@ -290,30 +286,45 @@ fn discount(offer: &Offer, amount: u64) -> u64 {
     }
 }
 
-/// Returns what becomes of a step that is the latest use already, or contradicts it.
-fn repeated(latest: &LatestUse, now: Timestamp, step: &Step) -> Option<Decision> {
-    let is_own = step.order() == latest.order.as_ref();
-    let is_amount = |amount: u64| latest.figures.is_some_and(|figures| figures.amount == amount);
-    // `None` if the latest use has nothing to do with the step.
-    let is_same = match (step, latest.kind) {
-        (Step::Reserve { amount, .. }, UseKind::Reserved) if is_own && latest.holds(now).is_some() => {
-            Some(is_amount(*amount))
-        }
-        (Step::Redeem { amount, .. }, UseKind::Redeemed) if is_own => Some(amount.is_none_or(is_amount)),
-        (Step::Redeem { amount, .. }, UseKind::Reserved) if is_own && latest.holds(now).is_some() => {
-            // The right amount goes on to redeem.
-            (!amount.is_none_or(is_amount)).then_some(false)
-        }
-        (Step::Release { .. }, UseKind::Released) | (Step::Refund { .. }, UseKind::Refunded) if is_own => {
-            Some(true)
-        }
-        (Step::Revoke { returns, .. }, UseKind::Revoked) => Some(*returns == latest.returns),
-        _ => None,
+/// Returns what becomes of a step that was taken before, or contradicts one that was taken; `None` if it may be a
+/// new wish.
+///
+/// A hold that has ended is no repetition: an order may reserve again. A redemption is repeated until its order
+/// reserves again, even if it was refunded, so that a late retry does not use the coupon for an order that was
+/// cancelled. A release or a refund is repeated while its order does not have the issuance, whatever other orders
+/// did since.
+fn repeated(latest: &LatestUse, own: Option<&OrderUses>, now: Timestamp, step: &Step) -> Option<Decision> {
+    if let Step::Revoke { returns, .. } = step {
+        let is_same = (latest.kind == UseKind::Revoked).then_some(latest.returns == *returns)?;
+        return Some(made_or_mismatch(is_same, latest));
+    }
+    let own = own?;
+    let is_amount = |amount: u64| own.latest.figures.is_some_and(|figures| figures.amount == amount);
+    // What its latest use is, and only that, holds an issuance.
+    let has = latest.holds(now).filter(|_| latest.order == own.latest.order);
+    let is_same = match (step, own.latest.kind) {
+        (Step::Reserve { amount, .. }, UseKind::Reserved) if has.is_some() => is_amount(*amount),
+        (Step::Redeem { amount, .. }, UseKind::Redeemed | UseKind::Refunded) => amount.is_none_or(is_amount),
+        // The right amount goes on to redeem.
+        (
+            Step::Redeem {
+                amount: Some(amount), ..
+            },
+            UseKind::Reserved,
+        ) if has.is_some() && !is_amount(*amount) => false,
+        (Step::Release { .. }, _) if own.has_released && has.is_none() => true,
+        (Step::Refund { .. }, _) if own.was_refunded && has.is_none() => true,
+        _ => return None,
     };
-    Some(match is_same? {
-        true => Decision::Made,
-        false => Decision::Refuse(UseRefusal::OrderMismatch(Box::new(latest.clone()))),
-    })
+    Some(made_or_mismatch(is_same, &own.latest))
+}
+
+fn made_or_mismatch(is_same: bool, before: &LatestUse) -> Decision {
+    if is_same {
+        Decision::Made
+    } else {
+        Decision::Refuse(UseRefusal::OrderMismatch(Box::new(before.clone())))
+    }
 }
 
 /// Returns why an issuance with this latest use cannot be used by another order.

@@ -1,17 +1,24 @@
 //! The latest use of each used issuance of one coupon in memory, packed. An issuance that was never used takes
 //! nothing.
+//!
+//! A retry of a release or a refund may come after another order used the issuance. So the orders that gave it
+//! back are remembered too, the last few of each issuance.
 
 use std::hash::BuildHasher;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
 use crate::coupon::ids::Sequence;
-use crate::coupon::uses::{Figures, LatestUse, UseCounts, UseKind, UseNumber};
+use crate::coupon::uses::{Figures, LatestUse, Use, UseCounts, UseKind, UseNumber};
 use crate::ids::OrderId;
 use crate::time::Timestamp;
 
 /// Number of records in a block; blocks do not move when there are more.
 const BLOCK_RECORDS: usize = 1024;
+
+/// Maximum number of earlier orders that are remembered of an issuance. A retry comes soon after its first attempt,
+/// and memory must not grow with each order that only tries a coupon.
+const EARLIER_ORDERS_MAX: usize = 16;
 
 /// A use as it is read when its owner is loaded.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +39,32 @@ pub struct LoadedUse<'a> {
     pub returns: bool,
     /// When it was decided.
     pub at: Timestamp,
+}
+
+impl<'a> From<&'a Use> for LoadedUse<'a> {
+    fn from(made: &'a Use) -> Self {
+        Self {
+            number: made.number,
+            sequence: made.sequence,
+            kind: made.shown.kind,
+            order: made.shown.order.as_ref().map(OrderId::as_str),
+            figures: made.shown.figures,
+            hold_until: made.shown.hold_until,
+            returns: made.shown.returns,
+            at: made.shown.at,
+        }
+    }
+}
+
+/// What one order did with an issuance, as far as repeated steps are recognised by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OrderUses {
+    /// The order's latest use of the issuance.
+    pub latest: LatestUse,
+    /// True if the order has released the issuance, then or earlier.
+    pub has_released: bool,
+    /// True if the order was refunded, then or earlier.
+    pub was_refunded: bool,
 }
 
 /// Why a use cannot be the next one.
@@ -61,6 +94,8 @@ pub struct Uses {
     count: u32,
     place_of: HashTable<u32>,
     hasher: DefaultHashBuilder,
+    /// The latest use of each order that gave an issuance back before another order used it, oldest first.
+    earlier: HashMap<u32, Vec<Record>>,
 }
 
 #[derive(Debug)]
@@ -72,6 +107,30 @@ struct Record {
     sequence: u32,
     kind: UseKind,
     returns: bool,
+    /// True if the order has released the issuance, now or earlier.
+    has_released: bool,
+    /// True if the order was refunded, now or earlier.
+    was_refunded: bool,
+}
+
+impl Record {
+    fn shown(&self) -> LatestUse {
+        let order = self.order.as_deref().map(OrderId::parse);
+        LatestUse {
+            kind: self.kind,
+            figures: order.is_some().then_some(self.figures),
+            order: order.map(|order| order.expect("checked when it was taken")),
+            hold_until: self.hold_until,
+            returns: self.returns,
+            at: self.at,
+        }
+    }
+
+    /// Adds what the order did before this use.
+    fn follow(&mut self, before: &Self) {
+        self.has_released |= before.has_released;
+        self.was_refunded |= before.was_refunded;
+    }
 }
 
 impl Uses {
@@ -93,15 +152,19 @@ impl Uses {
 
     /// Returns the latest use of an issuance.
     pub fn latest(&self, sequence: Sequence) -> Option<LatestUse> {
-        let record = self.find(u32::try_from(sequence.get()).ok()?)?;
-        let order = record.order.as_deref().map(OrderId::parse);
-        Some(LatestUse {
-            kind: record.kind,
-            figures: order.is_some().then_some(record.figures),
-            order: order.map(|order| order.expect("checked when it was taken")),
-            hold_until: record.hold_until,
-            returns: record.returns,
-            at: record.at,
+        self.find(u32::try_from(sequence.get()).ok()?).map(Record::shown)
+    }
+
+    /// Returns what this order did with an issuance; `None` if it did nothing, or nothing that is remembered.
+    pub fn by_order(&self, sequence: Sequence, order: &OrderId) -> Option<OrderUses> {
+        let sequence = u32::try_from(sequence.get()).ok()?;
+        let is_own = |record: &&Record| record.order.as_deref() == Some(order.as_str());
+        let latest = self.find(sequence).filter(is_own);
+        let record = latest.or_else(|| self.earlier.get(&sequence)?.iter().find(is_own))?;
+        Some(OrderUses {
+            latest: record.shown(),
+            has_released: record.has_released,
+            was_refunded: record.was_refunded,
         })
     }
 
@@ -158,6 +221,8 @@ impl Uses {
             sequence,
             kind: next.kind,
             returns: next.returns,
+            has_released: next.kind == UseKind::Released,
+            was_refunded: next.kind == UseKind::Refunded,
         });
         (self.last, self.last_sequence) = (expected, Some(next.sequence));
         Ok(())
@@ -165,18 +230,13 @@ impl Uses {
 
     /// Returns how many bytes of memory they take, with orders counted as the allocator rounds them.
     pub fn bytes(&self) -> usize {
-        let records = self
-            .blocks
-            .iter()
-            .map(|block| block.capacity() * size_of::<Record>());
-        let orders = self.blocks.iter().flatten();
-        let orders = orders.map(|record| {
-            record
-                .order
-                .as_ref()
-                .map_or(0, |order| order.len().next_multiple_of(16))
-        });
-        records.sum::<usize>() + orders.sum::<usize>() + self.place_of.allocation_size()
+        let earlier = self.earlier.values();
+        let lists = self.blocks.iter().chain(earlier.clone());
+        let records = lists.clone().map(|list| list.capacity() * size_of::<Record>());
+        let orders = lists.flatten().filter_map(|record| record.order.as_ref());
+        let orders = orders.map(|order| order.len().next_multiple_of(16));
+        let indexes = self.place_of.allocation_size() + self.earlier.allocation_size();
+        records.sum::<usize>() + orders.sum::<usize>() + indexes
     }
 
     /// Puts a record in the place of its issuance.
@@ -186,6 +246,7 @@ impl Uses {
             count,
             place_of,
             hasher,
+            earlier,
             ..
         } = self;
         let sequence = record.sequence;
@@ -197,8 +258,20 @@ impl Uses {
             // The same order mostly goes on, and its text is kept.
             if old.order == record.order {
                 record.order = old.order.take();
+                record.follow(old);
+                *old = record;
+            } else {
+                let is_own = |other: &Record| other.order == record.order;
+                if let Some(orders) = earlier.get_mut(&sequence)
+                    && let Some(own) = orders.iter().position(is_own)
+                {
+                    record.follow(&orders.remove(own));
+                }
+                let displaced = std::mem::replace(old, record);
+                if displaced.has_released || displaced.was_refunded {
+                    remember(earlier.entry(sequence).or_default(), displaced);
+                }
             }
-            *old = record;
             return;
         }
         if blocks.last().is_none_or(|block| block.len() == BLOCK_RECORDS) {
@@ -221,6 +294,16 @@ impl Uses {
     }
 }
 
+/// Adds the latest use of an order that gave the issuance back.
+fn remember(earlier: &mut Vec<Record>, record: Record) {
+    if earlier.len() == EARLIER_ORDERS_MAX {
+        earlier.remove(0);
+    }
+    // Most issuances have one or none, and a vector would make room for four.
+    earlier.reserve_exact(1);
+    earlier.push(record);
+}
+
 fn split(place: u32) -> (usize, usize) {
     (place as usize / BLOCK_RECORDS, place as usize % BLOCK_RECORDS)
 }
@@ -231,125 +314,4 @@ fn at(blocks: &[Vec<Record>], place: u32) -> &Record {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn time(micros: i64) -> Timestamp {
-        Timestamp::from_micros(micros).unwrap()
-    }
-
-    fn reserved(number: u64, sequence: u64, order: &str) -> LoadedUse<'_> {
-        LoadedUse {
-            number: UseNumber::new(number),
-            sequence: Sequence::new(sequence),
-            kind: UseKind::Reserved,
-            order: Some(order),
-            figures: Some(Figures {
-                amount: 1_000,
-                discount: 100,
-            }),
-            hold_until: Some(time(9_000)),
-            returns: false,
-            at: time(1_000),
-        }
-    }
-
-    #[test]
-    fn the_latest_use_of_each_issuance_is_kept_and_the_states_are_counted() {
-        let mut uses = Uses::default();
-        assert_eq!(uses.latest(Sequence::new(1)), None);
-        let redeemed = LoadedUse {
-            kind: UseKind::Redeemed,
-            hold_until: None,
-            ..reserved(3, 7, "order-1")
-        };
-        let revoked = LoadedUse {
-            kind: UseKind::Revoked,
-            order: None,
-            figures: None,
-            hold_until: None,
-            returns: true,
-            ..reserved(4, 9, "")
-        };
-        for next in [
-            reserved(1, 7, "order-1"),
-            reserved(2, 8, "order-2"),
-            redeemed,
-            revoked,
-        ] {
-            assert!(!uses.ends_with(&next));
-            uses.push(&next).unwrap();
-            assert!(uses.ends_with(&next));
-        }
-        let latest = uses.latest(Sequence::new(7)).unwrap();
-        assert_eq!((latest.kind, latest.hold_until), (UseKind::Redeemed, None));
-        assert_eq!(latest.order, Some(OrderId::parse("order-1").unwrap()));
-        let latest = uses.latest(Sequence::new(9)).unwrap();
-        assert_eq!((latest.order, latest.figures, latest.returns), (None, None, true));
-        let counts = UseCounts {
-            reserved: 1,
-            redeemed: 1,
-            revoked: 1,
-            returned: 1,
-        };
-        assert_eq!(
-            (uses.counts(), uses.last().get(), uses.highest().get()),
-            (counts, 4, 9)
-        );
-    }
-
-    #[test]
-    fn a_use_that_no_owner_can_have_written_is_refused() {
-        let mut uses = Uses::default();
-        let first = reserved(1, 7, "order");
-        for wrong in [
-            LoadedUse {
-                sequence: Sequence::NONE,
-                ..first
-            },
-            LoadedUse {
-                order: Some(""),
-                ..first
-            },
-            LoadedUse { order: None, ..first },
-            LoadedUse {
-                figures: None,
-                ..first
-            },
-            LoadedUse {
-                hold_until: None,
-                ..first
-            },
-            LoadedUse {
-                returns: true,
-                ..first
-            },
-            LoadedUse {
-                kind: UseKind::Redeemed,
-                ..first
-            },
-        ] {
-            assert_eq!(
-                uses.push(&wrong),
-                Err(InconsistentUse::Value(UseNumber::new(1))),
-                "{wrong:?}"
-            );
-        }
-        assert!(matches!(
-            uses.push(&reserved(2, 7, "order")),
-            Err(InconsistentUse::Number { .. })
-        ));
-        assert_eq!((uses.last(), uses.bytes()), (UseNumber::NONE, 0));
-    }
-
-    #[test]
-    fn three_hundred_thousand_uses_take_less_than_50_megabytes() {
-        let mut uses = Uses::default();
-        for number in 1..=300_000_u64 {
-            let order = format!("0c8fb9d4-6a1e-4f0e-9c3b-{number:012}");
-            uses.push(&reserved(number, number * 3, &order)).unwrap();
-        }
-        assert!(uses.bytes() < 50_000_000, "{} bytes", uses.bytes());
-        assert!(size_of::<Record>() <= 72, "{}", size_of::<Record>());
-    }
-}
+mod tests;

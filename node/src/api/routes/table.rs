@@ -264,7 +264,7 @@ pub(in crate::api) static ROUTES: [Route; 29] = [
             handler: |service, call| Box::pin(uses::release(service, call)),
             name: "release_issuance",
             summary: "Gives an issuance back that the order holds",
-            problems: &[CREDENTIALS, USE, HELD, &["NOT_RESERVED"], BODY, STORE],
+            problems: &[CREDENTIALS, USE, HELD, &["EXPIRED", "NOT_RESERVED"], BODY, STORE],
             ..USE_OF_ISSUANCE
         }],
     },
@@ -274,7 +274,7 @@ pub(in crate::api) static ROUTES: [Route; 29] = [
             handler: |service, call| Box::pin(uses::refund(service, call)),
             name: "refund_issuance",
             summary: "Makes an issuance usable again that the order has redeemed",
-            problems: &[CREDENTIALS, USE, HELD, &["NOT_REDEEMED"], BODY, STORE],
+            problems: &[CREDENTIALS, USE, HELD, &["EXPIRED", "NOT_REDEEMED"], BODY, STORE],
             ..USE_OF_ISSUANCE
         }],
     },
@@ -289,7 +289,7 @@ pub(in crate::api) static ROUTES: [Route; 29] = [
                 schema: "Revoke",
                 required: false,
             }),
-            problems: &[CREDENTIALS, USE, HELD, BODY, STORE],
+            problems: &[CREDENTIALS, USE, HELD, &["EXPIRED"], BODY, STORE],
             ..USE_OF_ISSUANCE
         }],
     },

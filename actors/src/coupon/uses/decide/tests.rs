@@ -1,8 +1,10 @@
-//! Every row of the API's table, and a comparison with a model that keeps the state in another form.
+//! The rules one by one. [`table`] has each step in each state, and a comparison with a model.
 
-use proptest::prelude::*;
+mod table;
 
 use super::*;
+use crate::coupon::ids::Sequence;
+use crate::coupon::uses::latest::{LoadedUse, Uses};
 
 const END: i64 = 1_000_000_000;
 
@@ -61,14 +63,16 @@ fn offer() -> Offer {
 /// Takes steps one after the other, each at a second, with an issuance that can be used until second 1,000.
 struct Life {
     offer: Offer,
-    latest: Option<LatestUse>,
+    uses: Uses,
 }
+
+const SEQUENCE: Sequence = Sequence::new(7);
 
 impl Life {
     fn new(steps: &[Step]) -> Self {
         let mut life = Self {
             offer: offer(),
-            latest: None,
+            uses: Uses::default(),
         };
         for step in steps {
             assert!(matches!(life.take(0, step), Decision::Make(_)), "{step:?}");
@@ -76,16 +80,40 @@ impl Life {
         life
     }
 
-    fn take(&mut self, second: i64, step: &Step) -> Decision {
+    fn latest(&self) -> Option<LatestUse> {
+        self.uses.latest(SEQUENCE)
+    }
+
+    /// Returns what a step leads to, and does not take it.
+    fn decide(&self, second: i64, step: &Step) -> Decision {
         let terms = Terms {
             offer: &self.offer,
             expires_at: Some(at(END)),
         };
-        let decision = terms.decide(self.latest.as_ref(), seconds(second), step);
+        let own = step.order().and_then(|order| self.uses.by_order(SEQUENCE, order));
+        terms.decide(self.latest().as_ref(), own.as_ref(), seconds(second), step)
+    }
+
+    fn take(&mut self, second: i64, step: &Step) -> Decision {
+        let decision = self.decide(second, step);
         if let Decision::Make(made) = &decision {
-            self.latest = Some(made.clone());
+            self.push(made);
         }
         decision
+    }
+
+    fn push(&mut self, made: &LatestUse) {
+        let next = LoadedUse {
+            number: self.uses.last().next(),
+            sequence: SEQUENCE,
+            kind: made.kind,
+            order: made.order.as_ref().map(OrderId::as_str),
+            figures: made.figures,
+            hold_until: made.hold_until,
+            returns: made.returns,
+            at: made.at,
+        };
+        self.uses.push(&next).unwrap();
     }
 
     fn refusal(&mut self, second: i64, step: &Step) -> UseRefusal {
@@ -163,7 +191,7 @@ fn the_same_step_again_is_made_already_and_other_figures_are_refused() {
         let mut life = Life::new(&steps);
         assert_eq!(life.take(10, &again), Decision::Made, "{again:?}");
         if let Some(other) = other {
-            let latest = Box::new(life.latest.clone().unwrap());
+            let latest = Box::new(life.latest().unwrap());
             assert_eq!(
                 life.refusal(10, &other),
                 UseRefusal::OrderMismatch(latest),
@@ -250,17 +278,21 @@ fn an_issuance_past_its_end_is_not_used_but_a_hold_begun_in_time_is_redeemed() {
         usable_until: at(END),
     };
     let mut life = Life::new(&[]);
-    for step in [reserve("a", 1), redeem("a", 1), redeem("a", None)] {
+    for step in [
+        reserve("a", 1),
+        redeem("a", 1),
+        redeem("a", None),
+        release("a"),
+        refund("a"),
+        revoke(true),
+    ] {
         assert_eq!(life.refusal(1_000, &step), expired, "{step:?}");
     }
-    assert_eq!(life.refusal(1_000, &release("a")), UseRefusal::NotReserved);
-    assert_eq!(life.refusal(1_000, &refund("a")), UseRefusal::NotRedeemed);
-    assert!(life.made(1_000, &revoke(true)).returns);
     let mut held = Life::new(&[]);
     held.made(999, &reserve("a", 2_000));
     assert_eq!(held.made(1_058, &redeem("a", None)).kind, UseKind::Redeemed);
     assert_eq!(held.made(9_000, &refund("a")).kind, UseKind::Refunded);
-    assert_eq!(held.refusal(9_000, &redeem("a", 2_000)), expired);
+    assert_eq!(held.refusal(9_000, &redeem("b", 2_000)), expired);
     let mut lapsed = Life::new(&[]);
     lapsed.made(999, &reserve("a", 2_000));
     assert_eq!(lapsed.refusal(1_059, &redeem("a", None)), expired);
@@ -321,111 +353,51 @@ fn a_clock_that_was_set_back_makes_no_use_older_than_the_one_before() {
     assert_eq!(life.made(50, &redeem("a", None)).at, seconds(100));
 }
 
-/// The model: what an issuance is, in words of the design.
-#[derive(Debug, Clone, PartialEq)]
-enum Model {
-    Issued,
-    Reserved { order: u8, amount: u64, until: i64 },
-    Redeemed { order: u8, amount: u64 },
-    Revoked,
+#[test]
+fn a_late_retry_does_not_undo_what_came_after_its_step() {
+    // Each step is asked for again after the steps that follow it.
+    let mut life = Life::new(&[reserve("a", 2_000), release("a"), reserve("b", 3_000)]);
+    assert_eq!(life.take(10, &release("a")), Decision::Made);
+    life.made(11, &redeem("b", None));
+    assert_eq!(life.take(12, &release("a")), Decision::Made);
+
+    let mut life = Life::new(&[redeem("a", 2_000), refund("a")]);
+    assert_eq!(
+        life.take(10, &redeem("a", None)),
+        Decision::Made,
+        "the order was cancelled"
+    );
+    let refunded = Box::new(life.latest().unwrap());
+    assert_eq!(
+        life.refusal(10, &redeem("a", 3_000)),
+        UseRefusal::OrderMismatch(refunded.clone())
+    );
+    life.made(11, &redeem("b", 2_000));
+    assert_eq!(life.take(12, &redeem("a", 2_000)), Decision::Made);
+    assert_eq!(life.take(12, &refund("a")), Decision::Made);
+    assert_eq!(
+        life.refusal(12, &redeem("a", 3_000)),
+        UseRefusal::OrderMismatch(refunded)
+    );
+    life.made(13, &refund("b"));
+    life.made(13, &revoke(false));
+    assert_eq!(life.take(14, &refund("a")), Decision::Made);
+    assert_eq!(life.refusal(14, &reserve("a", 2_000)), UseRefusal::Revoked);
 }
 
-fn any_step() -> impl Strategy<Value = (u8, u8, Option<u64>, u32)> {
-    let amount = prop_oneof![Just(None), Just(Some(999)), Just(Some(1_000)), Just(Some(2_000))];
-    (
-        0..5_u8,
-        0..3_u8,
-        amount,
-        prop_oneof![Just(1_u32), Just(20), Just(86_400)],
-    )
-}
-
-fn step_of((kind, number, amount, hold_seconds): (u8, u8, Option<u64>, u32)) -> Step {
-    let order = order(&format!("order-{number}"));
-    match kind {
-        0 => Step::Reserve {
-            order,
-            amount: amount.unwrap_or(1_500),
-            hold_seconds,
-        },
-        1 => Step::Redeem { order, amount },
-        2 => Step::Release { order },
-        3 => Step::Refund { order },
-        _ => revoke(number == 0),
-    }
-}
-
-proptest! {
-    /// Whatever is asked and whenever: at most one order has the issuance, a redeemed one is only freed by its
-    /// own order, a revoked one never, and a quote says what a reservation then fixes.
-    #[test]
-    fn the_machine_agrees_with_a_model(steps in proptest::collection::vec((any_step(), 0..40_i64), 1..60)) {
-        let mut life = Life::new(&[]);
-        let (mut model, mut now) = (Model::Issued, 940_i64);
-        for ((kind, number, amount, hold), passed) in steps {
-            now += passed;
-            if let Model::Reserved { until, .. } = model && now >= until {
-                model = Model::Issued;
-            }
-            let step = step_of((kind, number, amount, hold));
-            let before = life.latest.clone();
-            let asked = amount.unwrap_or(1_500);
-            let terms = Terms { offer: &life.offer, expires_at: Some(at(END)) };
-            let quote = terms.quote(life.latest.as_ref(), seconds(now), asked);
-            let decision = life.take(now, &step);
-            let usable = now < 1_000;
-            match (&decision, kind) {
-                (Decision::Make(made), 0) => {
-                    prop_assert_eq!(&model, &Model::Issued);
-                    prop_assert!(usable && asked >= 1_000);
-                    prop_assert_eq!((made.figures, &quote.refusal), (Some(quote.figures), &None));
-                    model = Model::Reserved { order: number, amount: asked, until: now + i64::from(hold) };
-                }
-                (Decision::Make(made), 1) => {
-                    let paid = made.figures.unwrap().amount;
-                    match model {
-                        Model::Issued => prop_assert!(usable && paid >= 1_000),
-                        Model::Reserved { order, amount, .. } => prop_assert_eq!((order, amount), (number, paid)),
-                        _ => prop_assert!(false, "{:?}", model),
-                    }
-                    prop_assert!(amount.is_none_or(|amount| amount == paid));
-                    model = Model::Redeemed { order: number, amount: paid };
-                }
-                (Decision::Make(_), 2) => {
-                    prop_assert!(matches!(model, Model::Reserved { order, .. } if order == number), "{:?}", model);
-                    model = Model::Issued;
-                }
-                (Decision::Make(_), 3) => {
-                    prop_assert!(matches!(model, Model::Redeemed { order, .. } if order == number), "{:?}", model);
-                    model = Model::Issued;
-                }
-                (Decision::Make(_), _) => {
-                    prop_assert_eq!(&model, &Model::Issued);
-                    model = Model::Revoked;
-                }
-                (Decision::Made, _) => {
-                    let latest = before.unwrap();
-                    prop_assert_eq!(latest.kind, super::kind(&step));
-                    prop_assert_eq!(latest.order.as_ref(), step.order());
-                }
-                (Decision::Refuse(refusal), _) => {
-                    prop_assert_eq!(&life.latest, &before);
-                    match refusal {
-                        UseRefusal::Revoked => prop_assert_eq!(&model, &Model::Revoked),
-                        UseRefusal::Redeemed(_) => prop_assert!(matches!(model, Model::Redeemed { .. }), "{:?}", model),
-                        UseRefusal::Reserved { hold_until } => {
-                            prop_assert!(*hold_until > seconds(now));
-                            prop_assert!(matches!(model, Model::Reserved { .. }), "{:?}", model);
-                        }
-                        UseRefusal::Expired { .. } => prop_assert!(!usable && model == Model::Issued),
-                        UseRefusal::BelowMinimum { .. } => prop_assert_eq!(&model, &Model::Issued),
-                        UseRefusal::NotReserved => prop_assert!(kind == 2 || (kind == 1 && amount.is_none())),
-                        UseRefusal::NotRedeemed => prop_assert_eq!(kind, 3),
-                        UseRefusal::OrderMismatch(_) => prop_assert!(model != Model::Issued),
-                        UseRefusal::UnknownIssuance => prop_assert!(false),
-                    }
-                }
-            }
-        }
-    }
+#[test]
+fn an_order_that_gave_a_coupon_back_may_reserve_it_again() {
+    let mut life = Life::new(&[reserve("a", 2_000), release("a")]);
+    assert_eq!(
+        life.made(1, &reserve("a", 3_000)).figures,
+        figures(3_000, 450),
+        "with another amount"
+    );
+    life.made(2, &release("a"));
+    life.made(3, &redeem("a", 2_000));
+    assert!(matches!(life.refusal(4, &release("a")), UseRefusal::Redeemed(_)));
+    life.made(4, &refund("a"));
+    life.made(5, &reserve("a", 1_000));
+    assert_eq!(life.refusal(6, &refund("a")), UseRefusal::NotRedeemed);
+    assert_eq!(life.made(6, &redeem("a", None)).figures, figures(1_000, 150));
 }
