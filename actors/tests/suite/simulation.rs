@@ -101,6 +101,21 @@ fn the_simulation_notices_a_hold_that_is_not_loaded() {
 }
 
 #[test]
+fn the_simulation_notices_a_repeated_step_that_is_not_recognised() {
+    is_noticed(Breakage::ForgetsRepeats);
+}
+
+#[test]
+fn the_simulation_notices_a_use_that_is_stored_without_the_fence() {
+    is_noticed(Breakage::NoFenceForUses);
+}
+
+#[test]
+fn the_simulation_notices_a_lapse_that_is_decided_without_a_lease() {
+    is_noticed(Breakage::LapsesWithoutLease);
+}
+
+#[test]
 fn the_simulation_notices_a_node_that_is_judged_by_the_lease_of_another() {
     is_noticed(Breakage::LeaseUnknown);
 }

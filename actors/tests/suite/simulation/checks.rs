@@ -7,7 +7,8 @@ use actors::coupon::change::ChangeOutcome;
 use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
 use actors::coupon::issue::{IssueOutcome, Refusal};
 use actors::coupon::offer::{Coupon, Issuance, Status};
-use actors::coupon::uses::decide::UseRefusal;
+use actors::coupon::uses::decide::{Decision, Step, Terms, UseRefusal};
+use actors::coupon::uses::latest::Uses;
 use actors::coupon::uses::{LatestUse, Use, UseCounts, UseKind, UseOutcome, UsedIssuance};
 use actors::ids::{RequestKey, UserId};
 use actors::owning::kind::Kind;
@@ -37,6 +38,7 @@ impl World {
                     coupon: *coupon,
                     sequence: request.sequence,
                 };
+                self.check_decision(id, since, &request.step, &outcome)?;
                 self.check_use(id, outcome)
             }
             (Want::Add { tally, add }, Second(outcome)) => self.check_addition(*tally, add, outcome),
@@ -131,6 +133,65 @@ impl World {
         }
         self.used.extend(told.map(|told| (id, told)));
         Ok(())
+    }
+
+    /// Checks that the rules lead to this outcome, at some moment between the request and now. Everything that the
+    /// owner had decided before is stored when it answers. No hold of the simulation lapses between two steps, so
+    /// any clock will do.
+    fn check_decision(
+        &self,
+        id: IssuanceId,
+        since: Since,
+        step: &Step,
+        outcome: &UseOutcome,
+    ) -> Result<(), String> {
+        let place = usize::try_from(id.sequence.get()).unwrap() - 1;
+        let Some(issuance) = self.db.issuances[&id.coupon].get(place) else {
+            let unknown = *outcome == UseOutcome::Refused(UseRefusal::UnknownIssuance);
+            return if unknown {
+                Ok(())
+            } else {
+                Err(format!("{outcome:?} of nothing"))
+            };
+        };
+        if *outcome == UseOutcome::Refused(UseRefusal::UnknownIssuance) {
+            // It may have been issued since.
+            return Ok(());
+        }
+        let terms = Terms {
+            offer: &self.db.coupons[&id.coupon].offer,
+            expires_at: issuance.expires_at,
+        };
+        let now = self.now().timestamp;
+        let mut uses = Uses::default();
+        let mut decisions = Vec::new();
+        for (stored, next) in (0..).zip(self.db.uses[&id.coupon].iter().map(Some).chain([None])) {
+            if stored >= since.uses {
+                let own = step.order().and_then(|order| uses.by_order(id.sequence, order));
+                decisions.push(terms.decide(uses.latest(id.sequence).as_ref(), own.as_ref(), now, step));
+            }
+            if let Some(next) = next {
+                uses.push(&next.into()).map_err(|error| error.to_string())?;
+            }
+        }
+        let leads_to = |decision: &Decision| match (decision, outcome) {
+            (Decision::Make(made), UseOutcome::Done(done)) => {
+                let told = done.used.latest.as_ref();
+                told.is_some_and(|told| {
+                    (made.kind, &made.order, made.figures) == (told.kind, &told.order, told.figures)
+                })
+            }
+            (Decision::Made, UseOutcome::Replayed(_)) => true,
+            (Decision::Refuse(refusal), UseOutcome::Refused(told)) => refusal == told,
+            _ => false,
+        };
+        if decisions.iter().any(leads_to) {
+            return Ok(());
+        }
+        let stored = &self.db.uses[&id.coupon];
+        Err(format!(
+            "answered {outcome:?} to {step:?}, expected one of {decisions:?}; stored: {stored:?}"
+        ))
     }
 
     /// Checks that the stored uses are dense and could have been decided in their order.

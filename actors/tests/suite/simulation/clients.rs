@@ -31,6 +31,7 @@ const NOTICE_ROOM: usize = 256;
 const NO_COUPON: Since = Since {
     version: 0,
     returned: 0,
+    uses: 0,
 };
 
 impl World {
@@ -155,6 +156,7 @@ impl World {
         Since {
             version: self.db.coupons[&coupon].version,
             returned: self.db.returned(coupon),
+            uses: self.db.uses[&coupon].len(),
         }
     }
 

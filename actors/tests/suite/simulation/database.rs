@@ -8,9 +8,9 @@ use actors::coupon::ids::CouponId;
 use actors::coupon::issued::LoadedIssuance;
 use actors::coupon::ledger::LedgerRows;
 use actors::coupon::offer::{Coupon, Issuance};
-use actors::coupon::uses::Use;
 use actors::coupon::uses::latest::LoadedUse;
-use actors::ids::{Epoch, Fence, Incarnation, NodeId, OrderId, ShardId};
+use actors::coupon::uses::{Use, UseKind};
+use actors::ids::{Epoch, Fence, Incarnation, NodeId, ShardId};
 use actors::owning::kind::{Kind, Run};
 use actors::owning::pair::Either::{First, Second};
 use actors::store::batch::{self, Found, FoundRows};
@@ -37,12 +37,16 @@ pub struct Database {
     pub uses: HashMap<CouponId, Vec<Use>>,
     /// True if holds are not loaded, because a test takes that out.
     pub forgets_holds: bool,
+    /// True if the orders of releases and refunds are not loaded, because a test takes that out.
+    pub forgets_repeats: bool,
     /// The versions of each coupon, in the order of their commits.
     pub history: HashMap<CouponId, Vec<Coupon>>,
     pub tallies: HashMap<TallyId, TallyHead>,
     pub additions: HashMap<TallyId, Vec<Addition>>,
     /// True if the fence is not checked, because a test takes it out.
     pub unfenced: bool,
+    /// True if the fence of uses alone is not checked.
+    pub uses_unfenced: bool,
     /// True if a node is ended although it has beaten since its row was read. A test takes that check out.
     pub ends_blindly: bool,
     /// True if a hand-off keeps the epoch, because a test takes its increase out.
@@ -71,10 +75,12 @@ impl Database {
             issuances,
             uses,
             forgets_holds: false,
+            forgets_repeats: false,
             history,
             additions: tallies.iter().map(|tally| (tally.id, Vec::new())).collect(),
             tallies: tallies.into_iter().map(|tally| (tally.id, tally)).collect(),
             unfenced: false,
+            uses_unfenced: false,
             ends_blindly: false,
             keeps_epoch: false,
         }
@@ -236,9 +242,12 @@ impl Database {
         }
         let after = usize::try_from(from.uses_after.get()).unwrap();
         for row in self.uses[&id].iter().skip(after) {
-            let mut row = loaded_use(row);
+            let mut row = LoadedUse::from(row);
             if self.forgets_holds {
                 row.hold_until = row.hold_until.map(|_| row.at);
+            }
+            if self.forgets_repeats && matches!(row.kind, UseKind::Released | UseKind::Refunded) {
+                row.order = Some("forgotten");
             }
             reading.take_use(&row).expect("the database is dense");
         }
@@ -259,7 +268,9 @@ impl Database {
             }
             _ => false,
         };
-        guards && (self.unfenced || Some(portion.fence) == self.fence())
+        let is_of_uses = matches!(portion.run, First(CouponRun::Uses(_)));
+        let unfenced = self.unfenced || self.uses_unfenced && is_of_uses;
+        guards && (unfenced || Some(portion.fence) == self.fence())
     }
 
     fn coupon_guards_hold(&self, id: CouponId, run: &CouponRun) -> bool {
@@ -340,20 +351,6 @@ impl Database {
         } else {
             FoundRows::Absent
         }
-    }
-}
-
-/// Returns a use as it is loaded.
-pub fn loaded_use(row: &Use) -> LoadedUse<'_> {
-    LoadedUse {
-        number: row.number,
-        sequence: row.sequence,
-        kind: row.shown.kind,
-        order: row.shown.order.as_ref().map(OrderId::as_str),
-        figures: row.shown.figures,
-        hold_until: row.shown.hold_until,
-        returns: row.shown.returns,
-        at: row.shown.at,
     }
 }
 

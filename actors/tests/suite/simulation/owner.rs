@@ -1,8 +1,9 @@
 //! Owners: the port through which the driver of production acts on the simulated node.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use actors::coupon::uses::{LatestUse, UseKind};
 use actors::ids::{Epoch, Incarnation};
 use actors::owning::door::Notice;
 use actors::owning::owner::driver::OwnerPort;
@@ -124,7 +125,8 @@ impl World {
             return self.step_stopped(n);
         };
         let incarnation = self.node(n).owners[&id].driver.owner().incarnation();
-        let holds = self.lease_holds(n, incarnation);
+        let decides_lapses = self.breakage == Breakage::LapsesWithoutLease && self.has_lapsed_hold(id);
+        let holds = self.lease_holds(n, incarnation) || decides_lapses;
         let owner_by_row = self.db.shard.owner;
         let actor = self.node(n).owners.get_mut(&id).expect("it is ready");
         let (actions, decided) = step(actor, now, holds);
@@ -137,6 +139,15 @@ impl World {
             ));
         }
         self.carry_out(n, (id, number), actions)
+    }
+
+    /// Returns true if an issuance is held until a time that has passed.
+    fn has_lapsed_hold(&self, id: Id) -> bool {
+        let now = self.now().timestamp;
+        let uses = id.first().map_or(&[][..], |coupon| &self.db.uses[&coupon]);
+        let latest: HashMap<_, _> = uses.iter().map(|made| (made.sequence, &made.shown)).collect();
+        let is_lapsed = |latest: &&LatestUse| latest.kind == UseKind::Reserved && latest.holds(now).is_none();
+        latest.into_values().any(|latest| is_lapsed(&latest))
     }
 
     /// Lets a stopped owner answer the mail that is left in its mailbox.

@@ -41,6 +41,12 @@ pub enum Breakage {
     HandOffKeepsEpoch,
     /// Reservations are loaded as if they had lapsed.
     ForgetsHolds,
+    /// Releases and refunds are loaded without the orders by which their repetitions are recognised.
+    ForgetsRepeats,
+    /// Uses are stored under any fence.
+    NoFenceForUses,
+    /// An owner without a lease decides while a hold of its coupon has lapsed.
+    LapsesWithoutLease,
     /// Rows do not say what the leases of their nodes are, so that each node judges others by its own.
     LeaseUnknown,
 }
@@ -70,6 +76,8 @@ pub(super) struct Since {
     pub(super) version: u64,
     /// How many issuances had been given back.
     pub(super) returned: u64,
+    /// How many uses were stored.
+    pub(super) uses: usize,
 }
 
 pub(super) enum Want {
@@ -151,6 +159,8 @@ impl World {
         db.unfenced = breakage == Breakage::NoFence;
         db.ends_blindly = breakage == Breakage::EndsBlindly;
         db.forgets_holds = breakage == Breakage::ForgetsHolds;
+        db.forgets_repeats = breakage == Breakage::ForgetsRepeats;
+        db.uses_unfenced = breakage == Breakage::NoFenceForUses;
         db.keeps_epoch = breakage == Breakage::HandOffKeepsEpoch;
         let mut world = Self {
             rng,
