@@ -71,7 +71,8 @@ impl CouponChange {
     }
 }
 
-/// Entries of a coupon that one statement stores: consecutive issuances, consecutive uses, or one change.
+/// Entries of a coupon that one statement stores: consecutive issuances, consecutive uses, or one change. Other
+/// entries may have been decided between them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CouponRun {
     /// Issuances with consecutive sequences; never empty.
@@ -136,5 +137,44 @@ impl CouponRun {
                     .count()
             }
         }
+    }
+
+    /// Returns the places of further entries of the same sort that the first run takes along, past entries of
+    /// the other sort.
+    ///
+    /// Changes are not passed: their guards name what was decided before them. Issuances do not pass a use that
+    /// gave one back, because they may rest on it. A use does not pass the issuance that it is of.
+    pub(crate) fn taken_along<'a>(
+        mut entries: impl Iterator<Item = &'a CouponEntry>,
+        length: usize,
+        rows_max: usize,
+    ) -> Vec<usize> {
+        let mut places = Vec::new();
+        let Some(first) = entries.next().filter(|first| first.may_be_joined()) else {
+            return places;
+        };
+        let mut first_passed: Option<Sequence> = None;
+        for (place, entry) in (1..).zip(entries).skip(length - 1) {
+            let is_taken = match (first, entry) {
+                (CouponEntry::Issuance(_), CouponEntry::Issuance(_)) => true,
+                (CouponEntry::Issuance(_), CouponEntry::Use(entry)) if !entry.made.shown.returns => false,
+                (CouponEntry::Use(_), CouponEntry::Issuance(issuance)) => {
+                    first_passed = first_passed.or(Some(issuance.id.sequence));
+                    false
+                }
+                (CouponEntry::Use(_), CouponEntry::Use(next))
+                    if entry.may_be_joined()
+                        && first_passed.is_none_or(|passed| next.made.sequence < passed) =>
+                {
+                    true
+                }
+                _ => break,
+            };
+            if is_taken && length + places.len() == rows_max {
+                break;
+            }
+            places.extend(is_taken.then_some(place));
+        }
+        places
     }
 }

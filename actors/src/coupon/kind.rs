@@ -164,6 +164,14 @@ impl Kind for CouponKind {
         CouponRun::length(entries, rows_max)
     }
 
+    fn taken_along<'a>(
+        entries: impl Iterator<Item = &'a CouponEntry>,
+        length: usize,
+        rows_max: usize,
+    ) -> Vec<usize> {
+        CouponRun::taken_along(entries, length, rows_max)
+    }
+
     fn run(entries: impl Iterator<Item = CouponEntry>) -> CouponRun {
         CouponRun::of(entries)
     }

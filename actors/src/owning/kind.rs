@@ -52,7 +52,7 @@ pub struct Superseded {
     pub widens: bool,
 }
 
-/// Consecutive entries of one owner, and how they fit into a statement.
+/// Entries of one owner in the order of their decisions, and how they fit into a statement.
 ///
 /// An owner hands one run to a lane at a time.
 pub trait Run: Debug + Clone + Eq + Send + Sync + 'static {
@@ -108,7 +108,7 @@ pub trait Kind: Copy + Debug + Default + PartialEq + Eq + Send + Sync + 'static 
     type Outcome: Clone + Debug + PartialEq + Send + Sync + 'static;
     /// One decision, which is stored as one row.
     type Entry: Clone + Debug + Eq + Send + Sync + 'static;
-    /// Consecutive entries of one owner that can be stored by one statement.
+    /// Entries of one owner that can be stored by one statement.
     type Run: Run;
     /// The thing's own row, without its entries.
     type Head: Debug + Send + 'static;
@@ -159,7 +159,20 @@ pub trait Kind: Copy + Debug + Default + PartialEq + Eq + Send + Sync + 'static 
     /// is an entry.
     fn run_length<'a>(entries: impl Iterator<Item = &'a Self::Entry>, rows_max: usize) -> usize;
 
-    /// Makes a run of entries that [`Self::run_length`] counted.
+    /// Returns the places, ascending, of further entries that the first run of `length` entries takes along,
+    /// past entries that cannot be in it. With them, the run has at most `rows_max` entries.
+    ///
+    /// So batches grow with load although entries of several sorts come in turn. An entry that is taken along is
+    /// stored before those that it passes, so it must not rest on them.
+    fn taken_along<'a>(
+        _entries: impl Iterator<Item = &'a Self::Entry>,
+        _length: usize,
+        _rows_max: usize,
+    ) -> Vec<usize> {
+        Vec::new()
+    }
+
+    /// Makes a run of the entries that [`Self::run_length`] counted, and of those that [`Self::taken_along`] adds.
     fn run(entries: impl Iterator<Item = Self::Entry>) -> Self::Run;
 
     /// Returns true if later entries may join the run of this entry.

@@ -1,7 +1,7 @@
 //! The owner as a state machine: state, entries, gate and fence together. `(command, now) → effects`.
 //!
 //! Three rules: an answer leaves through the gate; at most one portion is in flight; a decision is never
-//! taken back. When the owner stops, waiting callers are told that the outcome is unknown. If nothing was
+//! taken back. A portion may pass entries that a statement cannot store with it, but no answer passes them. When the owner stops, waiting callers are told that the outcome is unknown. If nothing was
 //! decided for a caller, it is told to ask again.
 //!
 //! When a portion is stored, the owner may send the next portion either before or after it answers the
@@ -12,11 +12,12 @@
 
 pub mod actor;
 pub mod driver;
+mod undelivered;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::undelivered::Undelivered;
 use crate::ids::{Epoch, Fence, Incarnation, ShardId};
 use crate::owning::door::Notice;
 use crate::owning::gate::{Gate, Position};
@@ -68,6 +69,8 @@ struct Held<K: Kind> {
 #[derive(Debug)]
 struct PortionInFlight<K: Kind> {
     run: K::Run,
+    /// The position up to which everything is stored once the run is.
+    upto: Position,
     /// When the oldest entry of the run was decided.
     decided_at: Moment,
     /// The spans of those requests in it that are traced.
@@ -92,8 +95,7 @@ pub struct Owner<K: Kind> {
     state: K::State,
     gate: Gate<Held<K>>,
     decided: Position,
-    /// The entries that no portion has yet, and when each was decided.
-    undelivered: VecDeque<(Moment, K::Entry)>,
+    undelivered: Undelivered<K>,
     /// The spans of those requests of undelivered entries that are traced, with the position of each entry.
     traces: Vec<(Position, TraceParent)>,
     in_flight: Option<PortionInFlight<K>>,
@@ -123,7 +125,7 @@ impl<K: Kind> Owner<K> {
             state,
             gate: Gate::default(),
             decided: Position::default(),
-            undelivered: VecDeque::new(),
+            undelivered: Undelivered::default(),
             traces: Vec::new(),
             in_flight: None,
             gathering: false,
@@ -157,18 +159,17 @@ impl<K: Kind> Owner<K> {
         self.gate.waiting()
     }
 
-    /// Returns how many entries are decided and not stored.
+    /// Returns how many entries are decided, and are not stored or wait for one before them that is not.
     pub fn unstored(&self) -> u64 {
         self.decided.after(self.gate.stored())
     }
 
     /// Returns when the oldest entry that is not stored was decided; `None` if all entries are stored.
     pub fn unstored_since(&self) -> Option<Moment> {
-        let undelivered = self.undelivered.front().map(|(decided_at, _)| *decided_at);
         self.in_flight
             .as_ref()
             .map(|portion| portion.decided_at)
-            .or(undelivered)
+            .or(self.undelivered.oldest_at())
     }
 
     /// Returns how many requests reached the owner.
@@ -271,8 +272,8 @@ impl<K: Kind> Owner<K> {
             self.posted = None;
             effects.push(Effect::Withdraw { floor });
         }
-        self.undelivered.push_back((now, entry));
         self.decided = self.decided.plus(1);
+        self.undelivered.push(self.decided, now, entry);
         outcome
     }
 
@@ -284,35 +285,32 @@ impl<K: Kind> Owner<K> {
         if self.in_flight.is_some() || self.gathering || self.stage == OwnerStage::Stopped {
             return;
         }
-        let Some(&(decided_at, _)) = self.undelivered.front() else {
+        let Some(decided_at) = self.undelivered.oldest_at() else {
             return;
         };
-        let length = K::run_length(self.undelivered.iter().map(|(_, entry)| entry), BATCH_ROWS_MAX);
-        let run = K::run(self.undelivered.drain(..length).map(|(_, entry)| entry));
-        let traces = self.traces_of_submitted();
+        let Some(run) = self.undelivered.take_run(BATCH_ROWS_MAX) else {
+            return;
+        };
+        let undelivered = &self.undelivered;
+        let is_submitted = |(position, _): &mut (Position, TraceParent)| !undelivered.holds(*position);
+        let traces = self.traces.extract_if(.., is_submitted);
+        let traces: Vec<_> = traces.map(|(_, trace)| trace).collect();
         effects.push(Effect::Submit(self.portion(run.clone()), traces.clone()));
         self.in_flight = Some(PortionInFlight {
             run,
+            // Some of the run may have passed entries that are still undelivered.
+            upto: self.undelivered.position_before().unwrap_or(self.decided),
             decided_at,
             traces,
             fenced: false,
         });
     }
 
-    /// Takes the spans of the requests whose entries are not undelivered any more.
-    fn traces_of_submitted(&mut self) -> Vec<TraceParent> {
-        let submitted = self.decided.minus(self.undelivered.len());
-        let count = self
-            .traces
-            .partition_point(|(position, _)| *position <= submitted);
-        self.traces.drain(..count).map(|(_, trace)| trace).collect()
-    }
-
     /// Returns true if the next portion is small and later entries may join it.
     fn may_grow(&self) -> bool {
         self.stage == OwnerStage::Serving
             && self.undelivered.len() < self.gather_below
-            && self.undelivered.iter().all(|(_, entry)| K::may_be_joined(entry))
+            && self.undelivered.iter().all(K::may_be_joined)
             && !K::is_exhausted(&self.state)
     }
 
@@ -334,8 +332,8 @@ impl<K: Kind> Owner<K> {
         };
         match settlement.fate {
             Fate::Stored if lease_holds => {
-                let rows = portion.run.rows();
-                self.stored(rows, settlement.batch, effects);
+                let (rows, upto) = (portion.run.rows(), portion.upto);
+                self.stored(rows, upto, settlement.batch, effects);
             }
             Fate::Fenced if settlement.fence != self.fence => self.submit_again(effects),
             // A draining shard does not raise its epoch.
@@ -348,7 +346,13 @@ impl<K: Kind> Owner<K> {
         }
     }
 
-    fn stored(&mut self, rows: usize, batch: Option<TraceContext>, effects: &mut Vec<Effect<K>>) {
+    fn stored(
+        &mut self,
+        rows: usize,
+        upto: Position,
+        batch: Option<TraceContext>,
+        effects: &mut Vec<Effect<K>>,
+    ) {
         self.in_flight = None;
         self.delayed = false;
         // A single caller does not wait for others.
@@ -356,8 +360,7 @@ impl<K: Kind> Owner<K> {
         // With many callers, the next portion is sent before they are answered, so that the store is not idle
         // meanwhile.
         self.submit(effects);
-        let stored = self.gate.stored().plus(rows);
-        let answers = self.gate.raise(stored);
+        let answers = self.gate.raise(upto);
         effects.extend(answers.map(|Held { reply, outcome }| {
             if let Some(batch) = batch {
                 reply.span().edit(|record| record.link(batch));
@@ -407,7 +410,7 @@ impl<K: Kind> Owner<K> {
             self.last_asked = now;
         }
         let nothing_to_do =
-            self.in_flight.is_none() && self.undelivered.is_empty() && self.gate.waiting() == 0;
+            self.in_flight.is_none() && self.undelivered.len() == 0 && self.gate.waiting() == 0;
         let idle = now.since(self.last_asked) >= self.idle;
         if self.stage == OwnerStage::Serving && nothing_to_do && idle {
             effects.push(Effect::CloseIfEmpty);

@@ -266,6 +266,19 @@ impl<A: Kind, B: Kind> Kind for Pair<A, B> {
         }
     }
 
+    fn taken_along<'a>(
+        entries: impl Iterator<Item = &'a Self::Entry>,
+        length: usize,
+        rows_max: usize,
+    ) -> Vec<usize> {
+        let mut entries = entries.peekable();
+        match entries.peek() {
+            None => Vec::new(),
+            Some(First(_)) => A::taken_along(entries.map_while(Either::as_first), length, rows_max),
+            Some(Second(_)) => B::taken_along(entries.map_while(Either::as_second), length, rows_max),
+        }
+    }
+
     fn run(entries: impl Iterator<Item = Self::Entry>) -> Self::Run {
         let mut entries = entries.peekable();
         match entries.peek() {

@@ -4,13 +4,16 @@
 use super::*;
 use crate::admission::Admission;
 use crate::coupon::change::{Change, ChangeRequest};
-use crate::coupon::ids::CouponId;
+use crate::coupon::entry::CouponRun;
+use crate::coupon::ids::{CouponId, Sequence};
 use crate::coupon::issue::IssueRequest;
 use crate::coupon::issued::Issued;
 use crate::coupon::ledger::Ledger;
 use crate::coupon::offer::{Coupon, Offer, Status};
+use crate::coupon::uses::UseRequest;
+use crate::coupon::uses::decide::Step;
 use crate::coupon::{CouponAsk, CouponKind};
-use crate::ids::{RequestKey, UserId};
+use crate::ids::{Author, OrderId, RequestKey, UserId};
 use crate::time::Timestamp;
 
 type Owner = super::Owner<CouponKind>;
@@ -192,5 +195,152 @@ fn a_draining_owner_does_not_wait_for_an_epoch_that_never_comes() {
     assert!(
         matches!(effects.last(), Some(Effect::Stop { unsettled: true })),
         "{effects:?}"
+    );
+}
+
+fn use_issuance(owner: &mut Owner, sequence: u64, step: Step) -> Vec<Effect> {
+    let request = UseRequest {
+        sequence: Sequence::new(sequence),
+        of_user: None,
+        author: Author::unknown(),
+        step,
+    };
+    decide(owner, request.into())
+}
+
+fn redeem(owner: &mut Owner, sequence: u64) -> Vec<Effect> {
+    let order = OrderId::parse("order").unwrap();
+    let amount = Some(1);
+    use_issuance(owner, sequence, Step::Redeem { order, amount })
+}
+
+fn give_back(owner: &mut Owner, sequence: u64) -> Vec<Effect> {
+    let (reason, returns) = (None, true);
+    use_issuance(owner, sequence, Step::Revoke { reason, returns })
+}
+
+/// Makes an owner with this many stored issuances, of which the users before this number have one, and one more
+/// whose portion is in flight.
+fn busy(total_quantity: Option<u64>, users: u32) -> Owner {
+    let mut owner = owner(total_quantity);
+    issue(&mut owner, 0..users);
+    stored(&mut owner);
+    issue(&mut owner, users..users + 1);
+    owner
+}
+
+/// Settles all portions. Returns the portions after the first one: `i` or `u` or `c` with the number of rows, and
+/// how many answers left when it was stored.
+fn stored(owner: &mut Owner) -> Vec<(String, usize)> {
+    let mut portions: Vec<(String, usize)> = Vec::new();
+    loop {
+        let mut effects = settle(owner, Fate::Stored);
+        effects.extend(command(owner, OwnerCommand::Submit));
+        let answers = effects
+            .iter()
+            .filter(|effect| matches!(effect, Effect::Answer(..)));
+        if let Some((_, answered)) = portions.last_mut() {
+            *answered = answers.count();
+        }
+        let submitted = effects.iter().find_map(|effect| match effect {
+            Effect::Submit(portion, _) => Some(&portion.run),
+            _ => None,
+        });
+        let Some(run) = submitted else {
+            assert_eq!((owner.unstored(), owner.waiting()), (0, 0));
+            return portions;
+        };
+        let sort = match run {
+            CouponRun::Issuances(_) => 'i',
+            CouponRun::Uses(_) => 'u',
+            CouponRun::Change(_) => 'c',
+        };
+        portions.push((format!("{sort}{}", run.rows()), 0));
+    }
+}
+
+fn expected(portions: &[(&str, usize)]) -> Vec<(String, usize)> {
+    let owned = portions
+        .iter()
+        .map(|(portion, answers)| ((*portion).to_owned(), *answers));
+    owned.collect()
+}
+
+#[test]
+fn entries_of_two_sorts_in_turn_are_stored_by_one_portion_of_each_sort() {
+    let mut owner = busy(None, 100);
+    for number in 1..=100 {
+        redeem(&mut owner, u64::from(number));
+        issue(&mut owner, 100 + number..101 + number);
+    }
+    // The answers after the first use wait for the first issuance between the uses.
+    assert_eq!(stored(&mut owner), expected(&[("u100", 1), ("i100", 199)]));
+}
+
+#[test]
+fn the_oldest_entry_is_always_in_the_next_portion() {
+    let mut owner = busy(None, 10);
+    redeem(&mut owner, 1);
+    issue(&mut owner, 20..21);
+    let effects = settle(&mut owner, Fate::Stored);
+    assert_eq!(summary(&effects), "ag");
+    command(&mut owner, OwnerCommand::Submit);
+    // While the use is in flight, more uses come. The issuance does not wait for them.
+    for sequence in 2..=5 {
+        redeem(&mut owner, sequence);
+    }
+    assert_eq!(stored(&mut owner), expected(&[("i1", 1), ("u4", 4)]));
+}
+
+#[test]
+fn a_use_does_not_pass_its_issuance() {
+    let mut owner = busy(None, 10);
+    redeem(&mut owner, 1);
+    issue(&mut owner, 20..21);
+    redeem(&mut owner, 2);
+    redeem(&mut owner, 12);
+    redeem(&mut owner, 3);
+    issue(&mut owner, 21..22);
+    assert_eq!(stored(&mut owner), expected(&[("u2", 1), ("i2", 2), ("u2", 3)]));
+}
+
+#[test]
+fn an_issuance_does_not_pass_the_use_that_gave_it_back() {
+    let mut owner = busy(Some(5), 2);
+    issue(&mut owner, 10..11);
+    redeem(&mut owner, 2);
+    issue(&mut owner, 11..12);
+    give_back(&mut owner, 1);
+    // Only what was given back is left.
+    issue(&mut owner, 12..13);
+    assert_eq!(stored(&mut owner), expected(&[("i2", 1), ("u2", 3), ("i1", 1)]));
+}
+
+#[test]
+fn nothing_passes_a_change_and_no_use_passes_one_with_a_reason() {
+    let mut owner = busy(None, 10);
+    issue(&mut owner, 20..21);
+    redeem(&mut owner, 1);
+    decide(&mut owner, ChangeRequest::from(Change::Pause).into());
+    decide(&mut owner, ChangeRequest::from(Change::Resume).into());
+    issue(&mut owner, 21..22);
+    let revoke = Step::Revoke {
+        reason: Some("fraud".to_owned()),
+        returns: false,
+    };
+    use_issuance(&mut owner, 2, revoke);
+    issue(&mut owner, 22..23);
+    redeem(&mut owner, 3);
+    assert_eq!(
+        stored(&mut owner),
+        expected(&[
+            ("i1", 1),
+            ("u1", 1),
+            ("c1", 1),
+            ("c1", 1),
+            ("i2", 1),
+            ("u1", 2),
+            ("u1", 1)
+        ])
     );
 }

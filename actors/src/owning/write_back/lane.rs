@@ -307,23 +307,28 @@ impl<K: Kind, M: Clone> Lane<K, M> {
         });
     }
 
-    /// Takes the submissions at the front of the queue that fit into one statement.
+    /// Takes the oldest submission, and all others that one statement can store with it. Portions of different
+    /// owners may be stored in any order.
     fn join(&mut self) -> Vec<Submission<K, M>> {
-        let mut joined: Vec<Submission<K, M>> = Vec::new();
-        let mut rows = 0;
-        while let Some(next) = self.queue.front() {
+        let Some(oldest) = self.queue.pop_front() else {
+            return Vec::new();
+        };
+        let mut rows = oldest.portion.run.rows();
+        let mut is_full = !oldest.portion.run.is_joinable();
+        let mut joined = vec![oldest];
+        for next in std::mem::take(&mut self.queue) {
             let run = &next.portion.run;
-            rows += run.rows();
-            if let Some(first) = joined.first() {
-                let fits = rows <= BATCH_ROWS_MAX && run.is_joinable();
-                if !fits || !first.portion.run.joins(run) {
-                    break;
-                }
+            if is_full || !run.is_joinable() || !joined[0].portion.run.joins(run) {
+                self.queue.push_back(next);
+                continue;
             }
-            let is_joinable = run.is_joinable();
-            joined.extend(self.queue.pop_front());
-            if !is_joinable {
-                break;
+            // Later portions do not pass one that would only be too large.
+            is_full = rows + run.rows() > BATCH_ROWS_MAX;
+            if is_full {
+                self.queue.push_back(next);
+            } else {
+                rows += run.rows();
+                joined.push(next);
             }
         }
         joined

@@ -11,7 +11,8 @@ use crate::coupon::CouponKind;
 use crate::coupon::entry::CouponRun;
 use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::offer::Issuance;
-use crate::ids::{Epoch, Fence, Incarnation, RequestKey, UserId};
+use crate::coupon::uses::{LatestUse, Use, UseCounts, UseKind, UseNumber};
+use crate::ids::{Author, Epoch, Fence, Incarnation, RequestKey, UserId};
 use crate::time::Timestamp;
 
 type Batch = super::Batch<CouponKind>;
@@ -289,6 +290,50 @@ fn portions_that_wait_while_a_batch_is_in_flight_share_the_next_batch() {
     assert!(
         matches!(&effects[..], [Effect::Settle(_, Fate::Stored), Effect::Write(batch)] if batch.rows() == 7)
     );
+}
+
+#[test]
+fn portions_of_two_sorts_in_turn_share_one_batch_of_each_sort() {
+    let mut lane = Lane::default();
+    let mut effects = Vec::new();
+    for coupon in 1..=100 {
+        let mut portion = portion(coupon, 1, 2, false);
+        if coupon % 2 == 0 {
+            portion.run = CouponRun::Uses(vec![use_of(&portion)].into());
+        }
+        let submission = Submission {
+            portion,
+            mailbox: coupon,
+            traces: Vec::new(),
+        };
+        lane.handle(Event::Submitted(submission), &mut effects);
+    }
+    let mut rows = Vec::new();
+    while let Some(Effect::Write(batch)) = effects.pop() {
+        rows.push(batch.rows());
+        effects.clear();
+        lane.handle(Event::Written(Ok(batch.rows() as u64)), &mut effects);
+    }
+    assert_eq!(rows, [2, 50, 98]);
+}
+
+fn use_of(portion: &Portion) -> Use {
+    Use {
+        coupon: portion.id,
+        number: UseNumber::new(1),
+        sequence: Sequence::new(1),
+        shown: LatestUse {
+            kind: UseKind::Revoked,
+            order: None,
+            figures: None,
+            hold_until: None,
+            returns: false,
+            at: Timestamp::from_micros(0).unwrap(),
+        },
+        reason: None,
+        author: Author::unknown(),
+        counts: UseCounts::default(),
+    }
 }
 
 #[test]
