@@ -2,6 +2,7 @@
 
 use crate::ids::{Fence, ShardId};
 use crate::owning::kind::{Kind, Run};
+use crate::store::Result;
 use crate::trace::TraceContext;
 
 /// Maximum number of rows in one batch. More rows would only make a commit longer (2,048 rows take 45 ms on
@@ -54,6 +55,22 @@ pub enum FoundRows {
     Absent,
     /// Something else, possibly unreadable, is in the place of at least one row.
     Different,
+}
+
+impl FoundRows {
+    /// Returns what the rows in the places of these are; `None` if there are none. An unreadable row is different:
+    /// it concerns its owner alone, and must not hold up others.
+    pub(crate) fn of<T: PartialEq>(stored: Option<Vec<Result<T>>>, sent: &[T]) -> Self {
+        let Some(stored) = stored else {
+            return Self::Absent;
+        };
+        let stored = stored.into_iter().collect::<Result<Vec<_>>>();
+        if stored.is_ok_and(|stored| stored == sent) {
+            Self::Stored
+        } else {
+            Self::Different
+        }
+    }
 }
 
 /// The result for a portion, as its owner is told.

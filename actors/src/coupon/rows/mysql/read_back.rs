@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt::{Result as Written, Write};
 
+use sqlx::mysql::MySqlRow;
 use sqlx::{AssertSqlSafe, MySqlConnection};
 
 use super::insert::{push_nth, push_text};
@@ -17,7 +18,7 @@ use crate::coupon::offer::{Issuance, counted};
 use crate::coupon::rows::columns::{self as rows, issuance_columns, use_columns};
 use crate::coupon::uses::Use;
 use crate::store::batch::{FoundRows, Portion};
-use crate::store::columns::{integer, number};
+use crate::store::columns::{self, integer};
 use crate::store::mysql::dialect::Dialect;
 use crate::store::mysql::error::on_read;
 use crate::store::{Result, StoreError};
@@ -29,29 +30,25 @@ pub(crate) async fn read_back(
     dialect: Dialect,
     portions: &[Portion<CouponKind>],
 ) -> Result<Vec<FoundRows>> {
-    let issuances = portions.iter().filter_map(|portion| match &portion.run {
-        CouponRun::Issuances(issuances) => Some((portion.id, &issuances[..])),
-        CouponRun::Uses(_) | CouponRun::Change(_) => None,
-    });
-    let issuances: Vec<(CouponId, &[Issuance])> = issuances.collect();
-    let mut stored = stored(connection, dialect, &issuances).await?;
-    let absent = issuances
-        .into_iter()
-        .filter(|(coupon, _)| !stored.contains_key(&coupon.get()));
-    let displaced = displaced(connection, dialect, &absent.collect::<Vec<_>>()).await?;
-    let mut stored_uses = stored_uses(connection, dialect, portions).await?;
+    let (mut issuances, mut uses) = (Vec::new(), Vec::new());
+    for Portion { id, run, .. } in portions {
+        match run {
+            CouponRun::Issuances(sent) => issuances.push((*id, &sent[..])),
+            CouponRun::Uses(sent) => uses.push((*id, &sent[..])),
+            CouponRun::Change(_) => {}
+        }
+    }
+    let mut stored = stored(connection, dialect, &ISSUANCES, &issuances).await?;
+    let mut stored_uses = self::stored(connection, dialect, &USES, &uses).await?;
+    issuances.retain(|(coupon, _)| !stored.contains_key(&coupon.get()));
+    let displaced = displaced(connection, dialect, &issuances).await?;
     let mut found = Vec::with_capacity(portions.len());
     for Portion { id, run, .. } in portions {
-        found.push(match (run, stored.remove(&id.get())) {
-            (CouponRun::Change(change), _) => read_back_change(connection, change).await?,
-            (CouponRun::Uses(sent), _) => match stored_uses.remove(&id.get()) {
-                Some(rows) => same(rows, sent),
-                None => FoundRows::Absent,
-            },
-            // An unreadable row concerns this coupon alone, and must not hold up other coupons.
-            (CouponRun::Issuances(sent), Some(rows)) => same(rows, &as_stored(sent)),
-            (CouponRun::Issuances(_), None) if displaced.contains(&id.get()) => FoundRows::Different,
-            (CouponRun::Issuances(_), None) => FoundRows::Absent,
+        found.push(match run {
+            CouponRun::Change(change) => read_back_change(connection, change).await?,
+            CouponRun::Uses(sent) => FoundRows::of(stored_uses.remove(&id.get()), sent),
+            CouponRun::Issuances(_) if displaced.contains(&id.get()) => FoundRows::Different,
+            CouponRun::Issuances(sent) => FoundRows::of(stored.remove(&id.get()), &as_stored(sent)),
         });
     }
     Ok(found)
@@ -66,71 +63,56 @@ fn as_stored(sent: &[Issuance]) -> Vec<Issuance> {
     sent.iter().map(stored).collect()
 }
 
-/// Returns whether the rows in the places of these entries are these entries.
-fn same<T: PartialEq>(rows: Vec<Result<T>>, sent: &[T]) -> FoundRows {
-    let rows = rows.into_iter().collect::<Result<Vec<_>>>();
-    if rows.is_ok_and(|rows| rows[..] == sent[..]) {
-        FoundRows::Stored
-    } else {
-        FoundRows::Different
-    }
+/// A table of dense rows.
+struct Table<T> {
+    /// What [`Self::read`] reads.
+    select: &'static str,
+    /// The column of the number, which is after the coupon in the primary key.
+    number: &'static str,
+    number_of: fn(&T) -> u64,
+    read: fn(&MySqlRow) -> Result<T>,
 }
 
-/// Returns the uses that are stored with the numbers of these portions, by coupon and in order.
-async fn stored_uses(
-    connection: &mut MySqlConnection,
-    dialect: Dialect,
-    portions: &[Portion<CouponKind>],
-) -> Result<HashMap<u64, Vec<Result<Use>>>> {
-    let (mut places, mut stored) = (String::new(), HashMap::new());
-    for portion in portions {
-        let CouponRun::Uses(uses) = &portion.run else {
-            continue;
-        };
-        for made in uses.iter() {
-            places.push_str(if places.is_empty() { "" } else { "," });
-            write!(places, "{}({},{})", dialect.row(), portion.id, made.number)
-                .map_err(|error| StoreError::Unreadable(error.to_string()))?;
-        }
-    }
-    if places.is_empty() {
-        return Ok(stored);
-    }
-    let statement = format!(
-        "WITH v (c, q) AS (VALUES {places}) SELECT {} FROM v STRAIGHT_JOIN uses FORCE INDEX (PRIMARY)
-             ON coupon_id = v.c AND use_sequence = v.q ORDER BY coupon_id, use_sequence",
-        use_columns!()
-    );
-    for row in sqlx::raw_sql(AssertSqlSafe(statement))
-        .fetch_all(connection)
-        .await
-        .map_err(on_read)?
-    {
-        stored
-            .entry(number(&row, "coupon_id")?)
-            .or_insert_with(Vec::new)
-            .push(rows::used(&row));
-    }
-    Ok(stored)
-}
+const ISSUANCES: Table<Issuance> = Table {
+    select: concat!(
+        "SELECT ",
+        issuance_columns!(),
+        " FROM v STRAIGHT_JOIN issuances FORCE INDEX (PRIMARY)"
+    ),
+    number: "sequence",
+    number_of: |issuance| issuance.id.sequence.get(),
+    read: rows::issuance,
+};
 
-/// Returns the issuances that are stored with these sequences, by coupon and in order.
-async fn stored(
+const USES: Table<Use> = Table {
+    select: concat!(
+        "SELECT ",
+        use_columns!(),
+        " FROM v STRAIGHT_JOIN uses FORCE INDEX (PRIMARY)"
+    ),
+    number: "use_sequence",
+    number_of: |made| made.number.get(),
+    read: rows::used,
+};
+
+/// Returns the rows that are stored in the places of these, by coupon and in order.
+async fn stored<T>(
     connection: &mut MySqlConnection,
     dialect: Dialect,
-    portions: &[(CouponId, &[Issuance])],
-) -> Result<HashMap<u64, Vec<Result<Issuance>>>> {
-    let places = values(portions, |text, coupon, issuance| {
-        write!(text, "{}({coupon},{})", dialect.row(), issuance.id.sequence)
+    table: &Table<T>,
+    portions: &[(CouponId, &[T])],
+) -> Result<HashMap<u64, Vec<Result<T>>>> {
+    let places = values(portions, |text, coupon, row| {
+        write!(text, "{}({coupon},{})", dialect.row(), (table.number_of)(row))
     })?;
     let mut stored = HashMap::new();
     if places.is_empty() {
         return Ok(stored);
     }
+    let Table { select, number, .. } = table;
     let statement = format!(
-        "WITH v (c, q) AS (VALUES {places}) SELECT {} FROM v STRAIGHT_JOIN issuances FORCE INDEX (PRIMARY)
-             ON coupon_id = v.c AND sequence = v.q ORDER BY coupon_id, sequence",
-        issuance_columns!()
+        "WITH v (c, q) AS (VALUES {places}) {select} ON coupon_id = v.c AND {number} = v.q
+             ORDER BY coupon_id, {number}"
     );
     for row in sqlx::raw_sql(AssertSqlSafe(statement))
         .fetch_all(connection)
@@ -138,9 +120,9 @@ async fn stored(
         .map_err(on_read)?
     {
         stored
-            .entry(number(&row, "coupon_id")?)
+            .entry(columns::number(&row, "coupon_id")?)
             .or_insert_with(Vec::new)
-            .push(rows::issuance(&row));
+            .push((table.read)(&row));
     }
     Ok(stored)
 }
@@ -171,20 +153,19 @@ async fn displaced(
         .fetch_all(connection)
         .await
         .map_err(on_read)?;
-    rows.iter().map(|row| number(row, "coupon_id")).collect()
+    rows.iter().map(|row| columns::number(row, "coupon_id")).collect()
 }
 
-/// Returns all the issuances as rows of a `VALUES` list, each written by `push_row`.
-fn values(
-    portions: &[(CouponId, &[Issuance])],
-    push_row: impl Fn(&mut String, CouponId, &Issuance) -> Written,
+/// Returns all the rows as rows of a `VALUES` list, each written by `push_row`.
+fn values<T>(
+    portions: &[(CouponId, &[T])],
+    push_row: impl Fn(&mut String, CouponId, &T) -> Written,
 ) -> Result<String> {
     let mut text = String::new();
-    for (coupon, issuances) in portions {
-        for issuance in *issuances {
+    for (coupon, rows) in portions {
+        for row in *rows {
             text.push_str(if text.is_empty() { "" } else { "," });
-            push_row(&mut text, *coupon, issuance)
-                .map_err(|error| StoreError::Unreadable(error.to_string()))?;
+            push_row(&mut text, *coupon, row).map_err(|error| StoreError::Unreadable(error.to_string()))?;
         }
     }
     Ok(text)

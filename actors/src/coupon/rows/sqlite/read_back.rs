@@ -1,14 +1,14 @@
 //! Reading back what is stored of a batch, after a write that did not succeed.
 
 use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteRow;
 
 use super::load::HEAD;
 use super::write::portions_json;
 use crate::coupon::CouponKind;
 use crate::coupon::entry::{CouponChange, CouponRun};
-use crate::coupon::offer::Issuance;
+use crate::coupon::ids::CouponId;
 use crate::coupon::rows::columns::{self as rows, issuance_columns, use_columns};
-use crate::coupon::uses::Use;
 use crate::store::Result;
 use crate::store::batch::{FoundRows, Portion};
 use crate::store::columns::integer;
@@ -40,69 +40,54 @@ pub(crate) async fn read_back(
     portion: &Portion<CouponKind>,
 ) -> Result<FoundRows> {
     match &portion.run {
-        CouponRun::Issuances(issuances) => read_back_issuances(connection, portion, issuances).await,
-        CouponRun::Uses(uses) => read_back_uses(connection, uses).await,
+        CouponRun::Issuances(sent) => {
+            let numbers = numbers(sent, |issuance| issuance.id.sequence.get());
+            match stored(connection, ROWS, portion.id, numbers, rows::issuance).await? {
+                None if is_displaced(connection, portion).await? => Ok(FoundRows::Different),
+                stored => Ok(FoundRows::of(stored, sent)),
+            }
+        }
+        CouponRun::Uses(sent) => {
+            let numbers = numbers(sent, |made| made.number.get());
+            let stored = stored(connection, USES, portion.id, numbers, rows::used).await?;
+            Ok(FoundRows::of(stored, sent))
+        }
         CouponRun::Change(change) => read_back_change(connection, change).await,
     }
 }
 
-async fn read_back_issuances(
-    connection: &mut SqliteConnection,
-    portion: &Portion<CouponKind>,
-    issuances: &[Issuance],
-) -> Result<FoundRows> {
-    let coupon = integer(portion.id.get());
-    let sequence =
-        |issuance: Option<&Issuance>| issuance.map_or(0, |issuance| integer(issuance.id.sequence.get()));
-    let rows = sqlx::query(ROWS)
-        .bind(coupon)
-        .bind(sequence(issuances.first()))
-        .bind(sequence(issuances.last()))
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(on_read)?;
-    if !rows.is_empty() {
-        // An unreadable row counts as a different row. It concerns this coupon alone, and must not hold up
-        // other coupons.
-        let stored = rows.iter().map(rows::issuance).collect::<Result<Vec<_>>>();
-        return Ok(if stored.is_ok_and(|stored| stored == issuances) {
-            FoundRows::Stored
-        } else {
-            FoundRows::Different
-        });
-    }
-    let json = portions_json(std::slice::from_ref(portion))?;
-    let displaced: bool = sqlx::query_scalar(HAS_OTHER_ISSUANCES)
-        .bind(json)
-        .bind(coupon)
-        .fetch_one(connection)
-        .await
-        .map_err(on_read)?;
-    Ok(if displaced {
-        FoundRows::Different
-    } else {
-        FoundRows::Absent
-    })
+/// Returns the numbers of the first and the last of these rows.
+fn numbers<T>(sent: &[T], number: impl Fn(&T) -> u64) -> (i64, i64) {
+    let number = |row: Option<&T>| row.map_or(0, |row| integer(number(row)));
+    (number(sent.first()), number(sent.last()))
 }
 
-async fn read_back_uses(connection: &mut SqliteConnection, uses: &[Use]) -> Result<FoundRows> {
-    let number = |made: Option<&Use>| made.map_or(0, |made| integer(made.number.get()));
-    let stored = sqlx::query(USES)
-        .bind(uses.first().map(|made| integer(made.coupon.get())))
-        .bind(number(uses.first()))
-        .bind(number(uses.last()))
+/// Returns the rows that are stored with these numbers; `None` if there are none.
+async fn stored<T>(
+    connection: &mut SqliteConnection,
+    statement: &'static str,
+    coupon: CouponId,
+    (first, last): (i64, i64),
+    read: fn(&SqliteRow) -> Result<T>,
+) -> Result<Option<Vec<Result<T>>>> {
+    let rows = sqlx::query(statement)
+        .bind(integer(coupon.get()))
+        .bind(first)
+        .bind(last)
         .fetch_all(connection)
         .await
         .map_err(on_read)?;
-    if stored.is_empty() {
-        return Ok(FoundRows::Absent);
-    }
-    let stored = stored.iter().map(rows::used).collect::<Result<Vec<_>>>();
-    Ok(if stored.is_ok_and(|stored| stored == uses) {
-        FoundRows::Stored
-    } else {
-        FoundRows::Different
-    })
+    Ok((!rows.is_empty()).then(|| rows.iter().map(read).collect()))
+}
+
+/// Returns true if a stored issuance has the same user and `nth` as one of this portion.
+async fn is_displaced(connection: &mut SqliteConnection, portion: &Portion<CouponKind>) -> Result<bool> {
+    sqlx::query_scalar(HAS_OTHER_ISSUANCES)
+        .bind(portions_json(std::slice::from_ref(portion))?)
+        .bind(integer(portion.id.get()))
+        .fetch_one(connection)
+        .await
+        .map_err(on_read)
 }
 
 async fn read_back_change(connection: &mut SqliteConnection, change: &CouponChange) -> Result<FoundRows> {
