@@ -20,6 +20,7 @@ use actors::coupon::offer::{Coupon, Issuance, Offer, Status};
 use actors::coupon::rows::mysql::statement;
 use actors::coupon::{CouponAsk, CouponKind, CouponOutcome};
 use actors::ids::{Epoch, Fence, Incarnation, RequestKey, UserId};
+use actors::owning::door::filter::Filter;
 use actors::owning::kind::{Kind, Verdict};
 use actors::owning::write_back::lane::{Effect, Event, Lane, Submission};
 use actors::store::batch::{self, BATCH_ROWS_MAX};
@@ -218,7 +219,7 @@ mod door {
                 coupon(id, Some(issued)),
                 Sequence::new(issued),
                 0,
-                winners.iter().map(UserId::as_str),
+                Filter::of(winners.iter().map(UserId::as_str)).into(),
             )))
         };
         door.hear(Moment::ORIGIN, (1..=SOLD_OUT).map(notice));

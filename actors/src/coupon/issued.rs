@@ -238,9 +238,11 @@ impl Issued {
         Ok(())
     }
 
-    /// Returns the user of each issuance, in order of sequence.
-    pub fn users(&self) -> impl Iterator<Item = &str> {
-        (0..self.count).map(|index| as_text(self.user(index)))
+    /// Returns the user of each issuance after a sequence, in order of sequence.
+    pub fn users_after(&self, after: Sequence) -> impl Iterator<Item = &str> {
+        // More than there are stand for all.
+        let first = u32::try_from(after.get()).unwrap_or(self.count);
+        (first..self.count).map(|index| as_text(self.user(index)))
     }
 
     /// Returns how many bytes of memory the list takes.

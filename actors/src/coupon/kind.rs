@@ -185,17 +185,18 @@ impl Kind for CouponKind {
         ledger.is_sold_out() && ledger.uses().last() == UseNumber::NONE
     }
 
-    fn notice(ledger: &Ledger) -> Option<SoldOutNotice> {
-        let notice = || {
-            let returned = ledger.uses().counts().returned;
-            SoldOutNotice::new(
-                ledger.coupon().clone(),
-                ledger.last(),
-                returned,
-                ledger.issued().users(),
-            )
-        };
-        ledger.is_sold_out().then(notice)
+    fn notice(ledger: &mut Ledger) -> Option<SoldOutNotice> {
+        if !ledger.is_sold_out() {
+            return None;
+        }
+        let winners = ledger.winners();
+        let returned = ledger.uses().counts().returned;
+        Some(SoldOutNotice::new(
+            ledger.coupon().clone(),
+            ledger.last(),
+            returned,
+            winners,
+        ))
     }
 
     fn begin_load(id: CouponId, ahead: Option<LedgerRows>) -> Tail {

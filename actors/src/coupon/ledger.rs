@@ -1,5 +1,7 @@
 //! The decided state of one coupon: the coupon itself, its issuances and their uses.
 
+use std::sync::Arc;
+
 use crate::coupon::change_keys::ChangeKeys;
 use crate::coupon::entry::CouponChange;
 use crate::coupon::ids::{IssuanceId, Sequence};
@@ -8,6 +10,7 @@ use crate::coupon::offer::{Coupon, Issuance, taken};
 use crate::coupon::uses::Use;
 use crate::coupon::uses::latest::Uses;
 use crate::ids::{RequestKey, UserId};
+use crate::owning::door::filter::Filter;
 use crate::time::Timestamp;
 
 /// A coupon's own row, as its owner loads it.
@@ -56,6 +59,14 @@ pub struct Ledger {
     change_keys: ChangeKeys,
     issued: Issued,
     uses: Box<Uses>,
+    winners: Option<Winners>,
+}
+
+/// The users of all issuances up to one. None is ever taken out: who has a revoked issuance still counts as having it.
+#[derive(Debug)]
+struct Winners {
+    filter: Arc<Filter>,
+    upto: Sequence,
 }
 
 impl Ledger {
@@ -68,6 +79,7 @@ impl Ledger {
             change_keys,
             issued,
             uses,
+            winners: None,
         }
     }
 
@@ -109,6 +121,22 @@ impl Ledger {
     /// Returns the version of notices: it rises with each change, and with each issuance that is given back.
     pub fn door_version(&self) -> u64 {
         self.coupon.version + self.uses.counts().returned
+    }
+
+    /// Returns the users that have an issuance. The first call takes a tenth of a second for a million. Later calls
+    /// add who came since, so that a coupon that is sold out again soon has its notice again.
+    pub(super) fn winners(&mut self) -> Arc<Filter> {
+        let (issued, last) = (&self.issued, self.issued.last());
+        let winners = self.winners.get_or_insert_with(|| Winners {
+            filter: Arc::new(Filter::of(issued.users_after(Sequence::NONE))),
+            upto: last,
+        });
+        if winners.upto < last {
+            // Doors may still have the notice of before, with the filter as it was then.
+            Arc::make_mut(&mut winners.filter).add(issued.users_after(winners.upto));
+            winners.upto = last;
+        }
+        Arc::clone(&winners.filter)
     }
 
     /// Makes the next issuance, which is the user's `nth`, without adding it to the ledger.

@@ -1,5 +1,7 @@
 //! What a coupon's owner tells doors: that the coupon is sold out, and which users may have one.
 
+use std::sync::Arc;
+
 use prost::Message;
 
 use crate::coupon::ids::{CouponId, Sequence};
@@ -19,7 +21,7 @@ pub struct SoldOutNotice {
     taken: Sequence,
     /// How many were given back.
     returned: u64,
-    winners: Filter,
+    winners: Arc<Filter>,
 }
 
 /// The form in which the notice is sent to another node.
@@ -40,12 +42,7 @@ struct WireNotice {
 impl SoldOutNotice {
     /// Makes the notice of a coupon that is sold out, with the users that have one. Of the issued ones, so many
     /// were given back.
-    pub fn new<'a>(
-        mut coupon: Coupon,
-        issued: Sequence,
-        returned: u64,
-        winners: impl Iterator<Item = &'a str>,
-    ) -> Self {
+    pub fn new(mut coupon: Coupon, issued: Sequence, returned: u64, winners: Arc<Filter>) -> Self {
         // No refusal rests on these, and they may be long.
         coupon.offer.description = None;
         coupon.offer.metadata.clear();
@@ -53,7 +50,7 @@ impl SoldOutNotice {
             coupon,
             taken: Sequence::new(issued.get().saturating_sub(returned)),
             returned,
-            winners: Filter::of(winners),
+            winners,
         }
     }
 }
@@ -104,7 +101,7 @@ impl DoorNotice for SoldOutNotice {
             coupon: wire::read_coupon(coupon.ok_or(DecodeError::Wrong("coupon"))?)?,
             taken: Sequence::new(taken),
             returned,
-            winners: Filter::decode(bits, &winners)?,
+            winners: Arc::new(Filter::decode(bits, &winners)?),
         })
     }
 }
@@ -134,8 +131,8 @@ mod tests {
             updated_at: at,
         };
         let names: Vec<String> = (0..winners).map(|number| format!("user-{number}")).collect();
-        let names = names.iter().map(String::as_str);
-        SoldOutNotice::new(coupon, Sequence::new(winners), 0, names)
+        let filter = Filter::of(names.iter().map(String::as_str));
+        SoldOutNotice::new(coupon, Sequence::new(winners), 0, Arc::new(filter))
     }
 
     fn ask(number: u64) -> CouponAsk {

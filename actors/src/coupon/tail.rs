@@ -150,8 +150,12 @@ mod tests {
         for (user, sequence) in stored.iter().zip(1..).skip(after as usize) {
             tail.take(&row(sequence, user)).unwrap();
         }
-        tail.complete()
-            .map(|rows| rows.issued.users().map(str::to_owned).collect())
+        tail.complete().map(|rows| {
+            rows.issued
+                .users_after(Sequence::NONE)
+                .map(str::to_owned)
+                .collect()
+        })
     }
 
     #[test]

@@ -183,8 +183,8 @@ pub trait Kind: Copy + Debug + Default + PartialEq + Eq + Send + Sync + 'static 
     fn is_exhausted(state: &Self::State) -> bool;
 
     /// Returns the notice that doors may get when everything decided is stored; `None` if only the owner can
-    /// answer.
-    fn notice(state: &Self::State) -> Option<Self::Notice>;
+    /// answer. The state may keep what makes the next notice cheaper.
+    fn notice(state: &mut Self::State) -> Option<Self::Notice>;
 
     /// Begins to load. With `ahead`, only the entries after those loaded ahead are read; with `None`, all
     /// entries are read.

@@ -398,7 +398,7 @@ impl<K: Kind> Owner<K> {
         if self.posted.is_some() || !all_stored || self.stage != OwnerStage::Serving {
             return;
         }
-        if let Some(notice) = K::notice(&self.state) {
+        if let Some(notice) = K::notice(&mut self.state) {
             let notice = Arc::new(Notice::new(notice));
             self.posted = Some(Arc::clone(&notice));
             effects.push(Effect::Post(notice));

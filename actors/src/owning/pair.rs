@@ -301,7 +301,7 @@ impl<A: Kind, B: Kind> Kind for Pair<A, B> {
         }
     }
 
-    fn notice(state: &Self::State) -> Option<Self::Notice> {
+    fn notice(state: &mut Self::State) -> Option<Self::Notice> {
         match state {
             First(state) => A::notice(state).map(First),
             Second(state) => B::notice(state).map(Second),

@@ -230,7 +230,7 @@ impl Kind for Tally {
         state.total() == state.head.bound
     }
 
-    fn notice(state: &TallyState) -> Option<FullNotice> {
+    fn notice(state: &mut TallyState) -> Option<FullNotice> {
         Self::is_exhausted(state).then(|| FullNotice {
             head: state.head,
             keys: Filter::of(state.additions.iter().map(|addition| addition.key.as_str())),

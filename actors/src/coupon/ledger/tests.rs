@@ -412,3 +412,28 @@ fn what_was_given_back_may_be_issued_beyond_the_quantity_also_by_the_metrics() {
         (3, Some(3))
     );
 }
+
+#[test]
+fn a_coupon_that_is_sold_out_again_adds_only_new_users_to_the_filter_of_those_that_have_it() {
+    let mut ledger = ledger(coupon(Some(2), 1));
+    let ask = |ledger: &mut Ledger, ask: CouponAsk| {
+        let verdict = CouponKind::judge(ledger, at(1), &ask);
+        enter(ledger, verdict)
+    };
+    for user in 1..=2 {
+        ask(&mut ledger, request(user, 1).into());
+    }
+    let first = ledger.winners();
+    assert!(Arc::ptr_eq(&first, &ledger.winners()), "nothing was issued since");
+    ask(&mut ledger, revocation(1).into());
+    ask(&mut ledger, request(3, 1).into());
+    let held = |filter: &Filter| [1, 2, 3].map(|user| filter.may_hold(request(user, 1).user.as_str()));
+    assert_eq!(held(&ledger.winners()), [true; 3]);
+    assert_eq!(held(&first), [true, true, false], "a notice does not change");
+    drop(first);
+    let address = Arc::as_ptr(&ledger.winners());
+    ask(&mut ledger, revocation(2).into());
+    ask(&mut ledger, request(4, 1).into());
+    assert_eq!(Arc::as_ptr(&ledger.winners()), address, "no filter is made anew");
+    assert!(ledger.winners().may_hold(request(4, 1).user.as_str()));
+}

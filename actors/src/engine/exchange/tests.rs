@@ -16,6 +16,7 @@ use crate::coupon::rows::{CouponRows, NewCoupon};
 use crate::coupon::{CouponKind, CouponOutcome};
 use crate::ids::{Epoch, RequestKey, UserId};
 use crate::link::probe;
+use crate::owning::door::filter::Filter;
 use crate::owning::owner::actor::OwnerContext;
 use crate::owning::shard::ShardContext;
 use crate::owning::shard::moves::Moves;
@@ -314,7 +315,7 @@ async fn notices_are_confirmed_only_under_a_lease_and_only_to_peers_that_the_row
         created_at: at,
         updated_at: at,
     };
-    let notice = SoldOutNotice::new(row, Sequence::new(1), 0, ["alice"].into_iter());
+    let notice = SoldOutNotice::new(row, Sequence::new(1), 0, Filter::of(["alice"].into_iter()).into());
     node.board.post(incarnation(1), Arc::new(Notice::new(notice)));
     let notices = (node.notices_for(2), node.notices_for(3));
     assert_eq!(notices, (Some(1), None), "no row names 3");

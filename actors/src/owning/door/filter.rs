@@ -14,7 +14,7 @@ pub const FILTER_BYTES_MAX: usize = 129 * 1024;
 
 /// A set of users, of which only the first bits of a stable hash are kept. A filter is never wrong about a
 /// user in the set. With 32 bits and a million users, it takes one in 4,000 other users for a member.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Filter {
     bits: u8,
     hashes: RoaringBitmap,
@@ -31,6 +31,12 @@ impl Filter {
         }
     }
 
+    /// Adds these users to a set that [`Self::of`] made. A few cost much less than a new filter of all.
+    pub fn add<'a>(&mut self, users: impl Iterator<Item = &'a str>) {
+        let shift = 32 - self.bits;
+        self.hashes.extend(users.map(|user| hash(user) >> shift));
+    }
+
     /// Returns true if the user may be in the set, and false if the user certainly is not.
     pub fn may_hold(&self, user: &str) -> bool {
         self.hashes.contains(hash(user) >> (32 - self.bits))
@@ -42,6 +48,11 @@ impl Filter {
     pub fn encode(&self) -> (u8, Vec<u8>) {
         let mut bytes = Vec::new();
         for bits in FILTER_BITS {
+            // Sparse hashes take two bytes each. Only the smallest number of bits makes many hashes dense.
+            let is_sparse = bits > FILTER_BITS[FILTER_BITS.len() - 1];
+            if is_sparse && self.hashes.len() > FILTER_BYTES_MAX as u64 / 2 {
+                continue;
+            }
             let shift = self.bits - bits.min(self.bits);
             // The shifted hashes are still in ascending order, so they need not be sorted.
             let coarser: RoaringBitmap = self.hashes.iter().map(|hash| hash >> shift).collect();
@@ -102,6 +113,16 @@ mod tests {
                 "{others} of 10,000 others for {users} users"
             );
         }
+    }
+
+    #[test]
+    fn users_that_are_added_are_held_like_the_others() {
+        let names: Vec<String> = (0..1_000).map(|number| format!("user-{number}")).collect();
+        let all = || names.iter().map(String::as_str);
+        let mut filter = Filter::of(all().take(900));
+        filter.add(all().skip(900));
+        assert_eq!(filter.hashes, Filter::of(all()).hashes);
+        assert!(all().all(|user| filter.may_hold(user)));
     }
 
     #[test]
