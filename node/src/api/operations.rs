@@ -6,6 +6,7 @@ use serde_json::json;
 use warp::reply::Response;
 
 use crate::http::json as body;
+use crate::http::unsent::ForOperators;
 use crate::metrics::{NOT_READY, READY};
 use crate::service::Service;
 use crate::service::engine::NotReady;
@@ -58,5 +59,6 @@ pub(super) fn metrics(service: &Service) -> Response {
         CONTENT_TYPE,
         HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
     );
+    response.extensions_mut().insert(ForOperators);
     response
 }

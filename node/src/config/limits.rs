@@ -12,8 +12,9 @@ use crate::http::unsent;
 /// highest is more than a node can serve.
 const RATES: RangeInclusive<f64> = 0.001..=1_000_000.0;
 
-/// Least value of `limits.unsent_bytes_max`. It gives each of two clients room for the longest list.
-const UNSENT_BYTES_MIN: usize = 1024 * 1024;
+/// Least value of `limits.unsent_bytes_max`. It gives each of two clients room for the longest list, and an
+/// operator room for the metrics.
+const UNSENT_BYTES_MIN: usize = 2 * 1024 * 1024;
 
 section! {
     /// `limits.…`
@@ -35,8 +36,8 @@ section! {
             check = |max| max.as_ref().map_or(Ok(()), at_least_one),
             unset = "half of `http.connections_max`";
         /// Maximum number of bytes of large responses, like lists, that clients have not read yet; further
-        /// large responses are answered `OVERLOADED`. One client address may take half of it, if it is not a
-        /// proxy in `auth.trusted_proxies`.
+        /// large responses are answered `OVERLOADED`. A quarter is reserved for `/metrics`. One client address
+        /// may take half of the rest, if it is not a proxy in `auth.trusted_proxies`.
         unsent_bytes_max: usize = unsent::UNSENT_BYTES_MAX, "number of bytes",
             check = |max| if *max < UNSENT_BYTES_MIN {
                 Err(format!("must be at least {UNSENT_BYTES_MIN}"))

@@ -7,10 +7,11 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
+
+use super::unsent::OfAddress;
 
 /// Bits of an IPv6 address that name a client. Providers give each customer at least this network, so the
 /// remaining bits are the client's choice.
@@ -28,7 +29,7 @@ pub(super) struct Clients {
 #[derive(Debug, Default)]
 struct Client {
     connections: usize,
-    unsent_bytes: Arc<AtomicUsize>,
+    unsent: Arc<OfAddress>,
 }
 
 /// The place of one connection, until it is dropped.
@@ -39,7 +40,7 @@ pub(super) struct Place(Option<Taken>);
 struct Taken {
     clients: Arc<Clients>,
     address: IpAddr,
-    unsent_bytes: Arc<AtomicUsize>,
+    unsent: Arc<OfAddress>,
 }
 
 impl Clients {
@@ -66,12 +67,12 @@ impl Clients {
             return None;
         }
         client.connections += 1;
-        let unsent_bytes = Arc::clone(&client.unsent_bytes);
+        let unsent = Arc::clone(&client.unsent);
         drop(open);
         Some(Place(Some(Taken {
             clients: Arc::clone(self),
             address,
-            unsent_bytes,
+            unsent,
         })))
     }
 
@@ -81,10 +82,9 @@ impl Clients {
 }
 
 impl Place {
-    /// Returns the number of unsent bytes of all connections from this address; `None` if the address has no
-    /// limit.
-    pub(super) fn unsent_bytes(&self) -> Option<&Arc<AtomicUsize>> {
-        self.0.as_ref().map(|taken| &taken.unsent_bytes)
+    /// Returns what all connections from this address have not read; `None` if the address has no limit.
+    pub(super) fn unsent(&self) -> Option<&Arc<OfAddress>> {
+        self.0.as_ref().map(|taken| &taken.unsent)
     }
 }
 
@@ -150,7 +150,7 @@ mod tests {
         assert!(
             places
                 .iter()
-                .all(|place| place.as_ref().is_some_and(|place| place.unsent_bytes().is_none()))
+                .all(|place| place.as_ref().is_some_and(|place| place.unsent().is_none()))
         );
     }
 }

@@ -26,7 +26,7 @@ use super::response_body::SharedBody;
 use super::route_metrics::label;
 use super::streamed::StreamedBody;
 use super::trace::{self, TRACERESPONSE, Trace};
-use super::unsent::{PORTION_BYTES, Reservation};
+use super::unsent::{ForOperators, PORTION_BYTES, Reservation};
 use crate::config::AccessLog;
 
 /// Header with the request id.
@@ -142,11 +142,15 @@ fn reserve(head: &Head, served: &Served, response: Response) -> (Response, Optio
     if response.extensions().get::<SharedBody>().is_some() {
         return (response, None);
     }
-    let (unsent, of_address) = (&served.shared.unsent, served.place.unsent_bytes());
+    let (unsent, of_address) = (&served.shared.unsent, served.place.unsent());
     if !head.method.is_safe() {
         return (response, Some(unsent.count(bytes, of_address)));
     }
-    match unsent.reserve(bytes, of_address) {
+    let taken = match response.extensions().get::<ForOperators>() {
+        Some(ForOperators) => unsent.take_for_operator(bytes, of_address),
+        None => unsent.take(bytes, of_address),
+    };
+    match taken {
         Some(reservation) => (response, Some(reservation)),
         None => (Problem::overloaded().into_response(), None),
     }

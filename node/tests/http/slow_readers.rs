@@ -148,8 +148,11 @@ impl ClientAt {
 
 /// The longest list, of about a quarter of a mebibyte.
 const LIST: &str = "/v1/coupons?limit=200";
-/// What the node may hold unsent. It is room for four or five of these lists.
-const UNSENT_BYTES_MAX: f64 = 1_310_720.0;
+/// What the node may hold unsent, the least that can be configured. It is room for six or seven of these
+/// lists, and what is reserved.
+const UNSENT_BYTES_MAX: f64 = 2_097_152.0;
+/// What lists may take of it.
+const LISTS_BYTES_MAX: f64 = UNSENT_BYTES_MAX / 4.0 * 3.0;
 
 /// A node in a process of its own, so that its metrics count one test alone.
 struct Listed {
@@ -219,9 +222,9 @@ async fn lists_beyond_the_bound_of_unsent_bytes_are_refused_and_issuing_goes_on(
     let listed = Listed::start().await;
     let [here, other, watcher] = [1, 2, 3].map(|last| ClientAt::new(last, listed.node));
     let mut readers = listed.readers_at(1).await;
-    // One address gets half, which is room for two lists.
-    eventually("two lists wait for their readers", async || {
-        (400_000.0..=UNSENT_BYTES_MAX / 2.0).contains(&watcher.unsent().await)
+    // One address gets half, which is room for three lists.
+    eventually("three lists wait for their readers", async || {
+        (600_000.0..=LISTS_BYTES_MAX / 2.0).contains(&watcher.unsent().await)
     })
     .await;
     let refused = here.get(LIST).await;
@@ -254,4 +257,43 @@ async fn no_client_gets_a_list_while_others_hold_all_unsent_bytes() {
     assert_eq!(send(issue.header("X-User-Id", "alice")).await.status, 201);
     assert_whole(&mut readers).await;
     assert_eq!(third.get(LIST).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_are_answered_while_clients_that_do_not_read_hold_all_that_is_not_reserved() {
+    let listed = Listed::start().await;
+    let [one, other, operator] = [1, 2, 3].map(|last| ClientAt::new(last, listed.node));
+    let mut readers = Vec::new();
+    eventually("lists that wait for their readers leave no room", async || {
+        for last in [1, 2, 4] {
+            readers.extend(listed.readers_at(last).await);
+        }
+        operator.get(LIST).await.status == 503
+    })
+    .await;
+    // Each of these addresses gets room for one response in the reserve, and reads none.
+    let mut unread = Vec::new();
+    for (last, client) in [(1, &one), (2, &other)] {
+        eventually("an address has taken its room in the reserve", async || {
+            let mut stream = connect_from(last, listed.node).await;
+            ask(&mut stream, "/metrics").await;
+            unread.push(stream);
+            client.get("/metrics").await.status == 503
+        })
+        .await;
+    }
+    for _ in 0..3 {
+        let reply = operator.get("/metrics").await;
+        assert_eq!(reply.status, 200);
+        let unsent = metric_in(reply.body.as_str().unwrap(), "coupon_http_unsent_bytes");
+        assert!(
+            (LISTS_BYTES_MAX / 2.0..=UNSENT_BYTES_MAX).contains(&unsent),
+            "{unsent}"
+        );
+    }
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(one.get(path).await.status, 200, "{path}");
+    }
+    operator.get(LIST).await.assert_refused(503, "OVERLOADED");
+    assert_whole(&mut readers).await;
 }
