@@ -199,6 +199,11 @@ impl Service {
         self.engine.get().ok_or(Error::Setback(Setback::StoreUnavailable))
     }
 
+    /// Returns the engine. Until it runs, counts the refusal of a request that the engine would count.
+    fn engine_or(&self, count: impl FnOnce()) -> Result<&CouponEngine, Error> {
+        self.engine().inspect_err(|_| count())
+    }
+
     /// Runs a read of the store within the deadline.
     async fn read<T: Send + 'static>(
         &self,

@@ -218,8 +218,6 @@ impl Shared {
             } else {
                 self.beat(&mut living).await;
             }
-            let remaining = self.lease.remaining(time::moment());
-            handles().lease_seconds.set(remaining.as_secs_f64());
         }
         self.claims().under_way.end();
         self.lease.end();

@@ -115,6 +115,7 @@ impl Coupons {
         span: &Span,
     ) -> UseAnswer {
         // A revocation may give back what doors hold to be gone.
+        let step = request.step.name();
         let may_widen = matches!(request.step, Step::Revoke { returns: true, .. });
         let answer = if may_widen {
             self.engine.change(coupon, request.into(), deadline, span).await
@@ -126,12 +127,14 @@ impl Coupons {
             Ok(CouponOutcome::Issue(_) | CouponOutcome::Change(_)) => Err(Setback::Unknown),
             Err(setback) => Err(setback),
         };
-        count_use(&answer);
+        count_use(step, &answer);
         answer
     }
 }
 
-fn count_issue(answer: &IssueAnswer, took: Duration) {
+/// Counts the answer to an issue request, which took this long. Requests that reach an engine are counted
+/// already.
+pub fn count_issue(answer: &IssueAnswer, took: Duration) {
     let metrics = metrics::issues();
     let outcome = match answer {
         Ok(IssueOutcome::Issued(_)) => &metrics.issued,
@@ -154,13 +157,10 @@ fn count_issue(answer: &IssueAnswer, took: Duration) {
     outcome.record(took);
 }
 
-fn count_use(answer: &UseAnswer) {
-    metrics::used(match answer {
-        Ok(UseOutcome::Done(done)) => done
-            .used
-            .latest
-            .as_ref()
-            .map_or("replayed", |made| made.kind.as_str()),
+/// Counts the answer to a request for a step. Requests that reach an engine are counted already.
+pub fn count_use(step: &'static str, answer: &UseAnswer) {
+    let outcome = match answer {
+        Ok(UseOutcome::Done(_)) => "done",
         Ok(UseOutcome::Replayed(_)) => "replayed",
         Ok(UseOutcome::Refused(refusal)) => match refusal {
             UseRefusal::UnknownIssuance => "refused_unknown_issuance",
@@ -177,10 +177,12 @@ fn count_use(answer: &UseAnswer) {
         Err(Setback::Moved) => "owner_moving",
         Err(Setback::StoreUnavailable) => "store_unavailable",
         Err(Setback::Unknown) => "outcome_unknown",
-    });
+    };
+    metrics::stepped(step, outcome);
 }
 
-fn count_change(answer: &ChangeAnswer) {
+/// Counts the answer to a request for a change. Requests that reach an engine are counted already.
+pub fn count_change(answer: &ChangeAnswer) {
     let outcome = match answer {
         Ok(ChangeOutcome::Done(_)) => "done",
         Ok(ChangeOutcome::Replayed(_)) => "replayed",

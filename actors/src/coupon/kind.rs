@@ -12,7 +12,7 @@ use crate::coupon::uses::decide::UseRefusal;
 use crate::coupon::uses::{self, UseDone, UseNumber, UseOutcome, UseRequest, UsedIssuance};
 use crate::coupon::wire;
 use crate::ids::ShardId;
-use crate::owning::kind::{DecodeError, Kind, Superseded, Verdict};
+use crate::owning::kind::{COUNTS, DecodeError, Kind, Superseded, Verdict};
 use crate::time::Timestamp;
 
 /// The kind of coupons.
@@ -218,6 +218,12 @@ impl Kind for CouponKind {
     fn entries_max(ledger: &Ledger) -> Option<u64> {
         let total = ledger.coupon().offer.total_quantity?;
         Some(total + ledger.uses().counts().returned)
+    }
+
+    /// How many issuances are reserved, and how many are redeemed.
+    fn counts(ledger: &Ledger) -> [u64; COUNTS] {
+        let uses = ledger.uses().counts();
+        [uses.reserved, uses.redeemed]
     }
 
     fn encode_id(id: CouponId, bytes: &mut Vec<u8>) {

@@ -17,16 +17,15 @@ metric_table! {
          another node.";
     CHANGES = "coupon_change_total", MetricKind::Counter, Count, "Administrators' changes answered, by outcome.";
     USES = "coupon_use_total", MetricKind::Counter, Count,
-        "Requests for uses of issuances answered, by outcome: what was done, or why not.";
+        "Steps with issuances that were asked for and answered, by step and outcome: done, replayed, or why not.";
 }
 
-/// Outcomes of requests for uses.
-const USE_OUTCOMES: [&str; 19] = [
-    "reserved",
-    "redeemed",
-    "released",
-    "refunded",
-    "revoked",
+/// Steps with issuances.
+const STEPS: [&str; 5] = ["reserve", "redeem", "release", "refund", "revoke"];
+
+/// Outcomes of steps.
+const STEP_OUTCOMES: [&str; 15] = [
+    "done",
     "replayed",
     "refused_unknown_issuance",
     "refused_order_mismatch",
@@ -65,15 +64,18 @@ pub fn register() {
     for outcome in CHANGE_OUTCOMES {
         metrics::counter!(CHANGES, "outcome" => outcome).increment(0);
     }
-    for outcome in USE_OUTCOMES {
-        metrics::counter!(USES, "outcome" => outcome).increment(0);
+    for step in STEPS {
+        for outcome in STEP_OUTCOMES {
+            metrics::counter!(USES, "step" => step, "outcome" => outcome).increment(0);
+        }
     }
 }
 
-/// Counts a request for a use that was answered.
-pub(super) fn used(outcome: &'static str) {
-    debug_assert!(USE_OUTCOMES.contains(&outcome), "{outcome} is not registered");
-    metrics::counter!(USES, "outcome" => outcome).increment(1);
+/// Counts a step that was asked for and answered.
+pub(super) fn stepped(step: &'static str, outcome: &'static str) {
+    debug_assert!(STEPS.contains(&step), "{step} is not registered");
+    debug_assert!(STEP_OUTCOMES.contains(&outcome), "{outcome} is not registered");
+    metrics::counter!(USES, "step" => step, "outcome" => outcome).increment(1);
 }
 
 /// Counts a change that was answered. Changes are rare enough to look the metric up each time.

@@ -1,5 +1,5 @@
 //! Figures of an engine that are collected when metrics are read: queues against their bounds, owners by
-//! stage, the oldest unstored entry, and the busiest owners.
+//! stage, the oldest unstored entry, the lease, and the busiest owners.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -79,6 +79,9 @@ impl<K: Kind> Engine<K> {
         let metrics = handles();
         let age = sums.unstored_since.map(|since| now.since(since));
         metrics.oldest_unstored.set(age.unwrap_or_default().as_secs_f64());
+        // The lease runs out while a beat hangs, so it is not measured by beats.
+        let lease = inner.lease.remaining(now);
+        metrics.lease_seconds.set(lease.as_secs_f64());
         metrics.owners.serving.set(sums.serving as f64);
         metrics.owners.draining.set(sums.draining as f64);
         metrics.owners.loading.set(queues.loads.taken() as f64);

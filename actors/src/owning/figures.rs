@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::owning::kind::Kind;
+use crate::owning::kind::{COUNTS, Kind};
 use crate::owning::owner::Owner;
 use crate::time::Moment;
 
@@ -20,6 +20,7 @@ pub struct OwnerFigures {
     requests: AtomicU64,
     entries: AtomicU64,
     entries_max: AtomicU64,
+    counts: [AtomicU64; COUNTS],
     unstored: AtomicU64,
     unstored_since: AtomicU64,
     is_draining: AtomicBool,
@@ -38,6 +39,8 @@ pub struct OwnerReading {
     pub entries: u64,
     /// How many entries there may be; `None` if there is no bound.
     pub entries_max: Option<u64>,
+    /// The counts that the kind chooses.
+    pub counts: [u64; COUNTS],
     /// Entries that are decided and not stored.
     pub unstored: u64,
     /// When the oldest of these was decided.
@@ -55,6 +58,7 @@ impl OwnerFigures {
             requests: AtomicU64::new(0),
             entries: AtomicU64::new(0),
             entries_max: AtomicU64::new(NONE),
+            counts: Default::default(),
             unstored: AtomicU64::new(0),
             unstored_since: AtomicU64::new(NONE),
             is_draining: AtomicBool::new(false),
@@ -74,6 +78,9 @@ impl OwnerFigures {
         self.entries.fetch_max(owner.stored_entries(), Ordering::Relaxed);
         self.entries_max
             .store(owner.entries_max().unwrap_or(NONE), Ordering::Relaxed);
+        for (shown, count) in self.counts.iter().zip(owner.counts()) {
+            shown.store(count, Ordering::Relaxed);
+        }
         self.unstored.store(owner.unstored(), Ordering::Relaxed);
         self.unstored_since.store(since, Ordering::Relaxed);
         self.is_draining.store(owner.is_draining(), Ordering::Relaxed);
@@ -86,6 +93,7 @@ impl OwnerFigures {
             requests: self.requests.load(Ordering::Relaxed),
             entries: self.entries.load(Ordering::Relaxed),
             entries_max: some(&self.entries_max),
+            counts: self.counts.each_ref().map(|count| count.load(Ordering::Relaxed)),
             unstored: self.unstored.load(Ordering::Relaxed),
             unstored_since: some(&self.unstored_since).map(Moment::from_nanos),
             queued,

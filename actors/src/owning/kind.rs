@@ -13,6 +13,9 @@ use std::hash::Hash;
 use crate::ids::ShardId;
 use crate::time::Timestamp;
 
+/// Number of counts that a kind chooses for metrics, see [`Kind::counts`].
+pub const COUNTS: usize = 2;
+
 /// Bytes that cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -203,6 +206,11 @@ pub trait Kind: Copy + Debug + Default + PartialEq + Eq + Send + Sync + 'static 
     /// Returns how many entries there may be, for metrics; `None` if there is no bound.
     fn entries_max(_state: &Self::State) -> Option<u64> {
         None
+    }
+
+    /// Returns counts that the kind chooses, for metrics, as decided.
+    fn counts(_state: &Self::State) -> [u64; COUNTS] {
+        [0; COUNTS]
     }
 
     /// Writes an id for other nodes.

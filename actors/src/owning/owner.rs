@@ -21,7 +21,7 @@ use self::undelivered::Undelivered;
 use crate::ids::{Epoch, Fence, Incarnation, ShardId};
 use crate::owning::door::Notice;
 use crate::owning::gate::{Gate, Position};
-use crate::owning::kind::{Kind, Run, Verdict};
+use crate::owning::kind::{COUNTS, Kind, Run, Verdict};
 use crate::owning::request::{Answer, OwnerCommand, Reply, Request, Setback};
 use crate::store::batch::{BATCH_ROWS_MAX, Fate, Portion, Settlement};
 use crate::time::{Moment, Now};
@@ -186,6 +186,11 @@ impl<K: Kind> Owner<K> {
     /// Returns how many entries there may be; `None` if there is no bound.
     pub fn entries_max(&self) -> Option<u64> {
         K::entries_max(&self.state)
+    }
+
+    /// Returns the counts that the kind chooses.
+    pub fn counts(&self) -> [u64; COUNTS] {
+        K::counts(&self.state)
     }
 
     /// Returns true if the owner stores what it has decided, and decides nothing more.

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use crate::ids::ShardId;
-use crate::owning::kind::{DecodeError, DoorNotice, Kind, Run, Superseded, Verdict};
+use crate::owning::kind::{COUNTS, DecodeError, DoorNotice, Kind, Run, Superseded, Verdict};
 use crate::time::Timestamp;
 
 /// The kind that combines the kinds `A` and `B`.
@@ -341,6 +341,13 @@ impl<A: Kind, B: Kind> Kind for Pair<A, B> {
         match state {
             First(state) => A::entries_max(state),
             Second(state) => B::entries_max(state),
+        }
+    }
+
+    fn counts(state: &Self::State) -> [u64; COUNTS] {
+        match state {
+            First(state) => A::counts(state),
+            Second(state) => B::counts(state),
         }
     }
 

@@ -27,7 +27,7 @@ section! {
         coupon_requests_max: usize = actors::owning::owner::actor::OWNER_PLACES, "number",
             check = at_least_one;
         /// Maximum number of coupons with metrics of their own: the busiest with an owner on this node. Each
-        /// has five series.
+        /// has seven series.
         coupon_metrics_max: usize = 100, "number", check = |max| between(*max, 0..=10_000);
         /// Maximum number of open HTTP connections of one client address (of IPv6, of one /64 network);
         /// further connections are answered `OVERLOADED` and closed. A proxy in `auth.trusted_proxies` has no

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use actors::coupon::client::count_change;
 use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
 use actors::coupon::record::ChangeRow;
 use actors::coupon::uses::UseCounts;
@@ -104,7 +105,7 @@ impl Service {
         by: &str,
         span: &Span,
     ) -> Result<(CouponView, bool), Error> {
-        let engine = self.engine()?;
+        let engine = self.engine_or(|| count_change(&Err(Setback::StoreUnavailable)))?;
         let change = request.change.clone();
         let changed = engine.change(coupon, request, self.change_deadline, span).await;
         // The copies are dropped whatever the outcome is, because no read after the response may show an

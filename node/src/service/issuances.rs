@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use actors::coupon::client::count_issue;
 use actors::coupon::ids::{CouponId, Sequence};
 use actors::coupon::uses::UsedIssuance;
 use actors::ids::{RequestKey, UserId};
 use actors::trace::Span;
 
-use super::engine::{IssueResponse, Refusal, UserCursor};
+use super::engine::{IssueResponse, Refusal, Setback, UserCursor};
 use super::list::Page;
 use super::{Error, Service};
 
@@ -41,7 +42,8 @@ impl Service {
         key: RequestKey,
         span: &Span,
     ) -> Result<IssueResponse, Error> {
-        let issued = self.engine()?.issue(coupon, user, key, deadline, span).await?;
+        let engine = self.engine_or(|| count_issue(&Err(Setback::StoreUnavailable), Duration::ZERO))?;
+        let issued = engine.issue(coupon, user, key, deadline, span).await?;
         if !issued.replayed {
             self.copies.raise_issued(issued.used.issuance.id);
         }

@@ -1,6 +1,7 @@
 //! Uses issuances: reserves, redeems, gives back and revokes them, quotes what an order would get, and reads
 //! what became of them.
 
+use actors::coupon::client::count_use;
 use actors::coupon::ids::IssuanceId;
 use actors::coupon::uses::decide::{Quote, Step, Terms, UseRefusal};
 use actors::coupon::uses::{Use, UseNumber, UseRequest, UsedIssuance};
@@ -9,7 +10,7 @@ use actors::time;
 use actors::trace::Span;
 
 use super::auth::Principal;
-use super::engine::{Issuance, StoreResult};
+use super::engine::{Issuance, Setback, StoreResult};
 use super::list::Page;
 use super::{Error, Service};
 
@@ -24,6 +25,7 @@ impl Service {
         step: Step,
         span: &Span,
     ) -> Result<(UsedIssuance, bool), Error> {
+        let name = step.name();
         let is_change = matches!(step, Step::Revoke { .. });
         let request = UseRequest {
             sequence: id.sequence,
@@ -37,7 +39,7 @@ impl Service {
             self.deadline
         };
         let used = self
-            .engine()?
+            .engine_or(|| count_use(name, &Err(Setback::StoreUnavailable)))?
             .use_issuance(id.coupon, request, deadline, span)
             .await;
         if is_change {

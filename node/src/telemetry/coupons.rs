@@ -15,9 +15,11 @@ type Value = fn(&OwnerReading) -> Option<u64>;
 
 /// Writes the metrics of these coupons.
 pub(super) fn write_all(text: &mut String, figures: &[CouponFigures]) {
-    let values: [(&str, Value); 5] = [
+    let values: [(&str, Value); 7] = [
         (single::ISSUED, |owner| Some(owner.entries)),
         (single::TOTAL, |owner| owner.entries_max),
+        (single::RESERVED, |owner| Some(owner.counts[0])),
+        (single::REDEEMED, |owner| Some(owner.counts[1])),
         (single::REQUESTS, |owner| Some(owner.requests)),
         (single::QUEUED, |owner| Some(owner.queued as u64)),
         (single::UNSTORED, |owner| Some(owner.unstored)),

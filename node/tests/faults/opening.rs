@@ -5,6 +5,7 @@ use crate::FIRSTCOME;
 use std::time::{Duration, Instant};
 use testkit::on_each_server;
 
+use serde_json::json;
 use sqlx::mysql::MySqlConnection;
 use testkit::database_proxy::{DatabaseProxy, Rule};
 use testkit::poll::eventually;
@@ -175,6 +176,7 @@ async fn a_node_waits_for_a_server_that_is_not_there_yet(kind: ServerKind) {
     })
     .await;
     assert!(says("/livez", 200, r#"{"live":true}"#).await);
+    assert_refusals_are_counted(&address).await;
     let reported = "the database cannot be reached; waiting for it";
     eventually("the node reports that again", async || {
         node.log().matches(reported).count() >= 2
@@ -192,6 +194,32 @@ async fn a_node_waits_for_a_server_that_is_not_there_yet(kind: ServerKind) {
         says("/readyz", 200, r#"{"ready":true}"#).await
     })
     .await;
+}
+
+/// Checks that what a starting node refuses is in the metrics of its outcomes.
+async fn assert_refusals_are_counted(address: &str) {
+    let client = reqwest::Client::new();
+    let post = |path: &str| client.post(format!("http://{address}{path}"));
+    let admin = |path: &str| post(path).bearer_auth(node::ADMIN_TOKEN);
+    let redeem = json!({"order_id": "a", "order_amount": 1});
+    for request in [
+        post("/v1/coupons/1/issuances").header("X-User-Id", "alice"),
+        admin("/v1/issuances/1-1/redeem").json(&redeem),
+        admin("/v1/coupons/1/pause"),
+    ] {
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 503, "{response:?}");
+    }
+    let metrics = reqwest::get(format!("http://{address}/metrics")).await.unwrap();
+    let text = metrics.text().await.unwrap();
+    for series in [
+        r#"coupon_issue_total{outcome="store_unavailable"}"#,
+        r#"coupon_issue_duration_seconds_count{outcome="store_unavailable"}"#,
+        r#"coupon_use_total{step="redeem",outcome="store_unavailable"}"#,
+        r#"coupon_change_total{outcome="store_unavailable"}"#,
+    ] {
+        assert_eq!(testkit::prometheus::value(&text, series), 1.0, "{series}");
+    }
 }
 
 /// Waiting cannot help here: an operator has to change something first.

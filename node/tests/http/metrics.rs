@@ -91,6 +91,7 @@ async fn every_metric_exists_from_the_start() {
         "coupon_database_went_backwards_total",
         "coupon_fenced_rows_total",
         r#"coupon_change_total{outcome="outcome_unknown"}"#,
+        r#"coupon_use_total{step="revoke",outcome="refused_redeemed"}"#,
         r#"coupon_shard_moves_total{kind="claimed"}"#,
         r#"coupon_peer_refused_total{reason="handshake"}"#,
         r#"coupon_http_connections_cut_total{reason="write"}"#,
@@ -161,6 +162,49 @@ async fn only_the_busiest_coupons_have_metrics_of_their_own() {
         let line = format!("{} ", series(name, coupon));
         let value = text.lines().find_map(|found| found.strip_prefix(&line));
         assert_eq!(value, expected, "{line}");
+    }
+}
+
+#[tokio::test]
+async fn steps_are_counted_by_step_and_outcome_and_coupons_show_what_is_reserved_and_redeemed() {
+    let node = Node::start(&[]);
+    let coupon = json!({"title": "a", "total_quantity": 5, "discount": {"kind": "rate", "value": 15}});
+    let coupon = node.coupon(coupon).await;
+    for user in ["alice", "bob"] {
+        assert_eq!(node.issue(user, coupon).await, 201);
+    }
+    for (sequence, step, order, status) in [
+        (1, "reserve", "a", 200),
+        (1, "reserve", "a", 200),
+        (1, "reserve", "b", 409),
+        (2, "redeem", "b", 200),
+        (2, "refund", "b", 200),
+        (2, "redeem", "c", 200),
+    ] {
+        let path = format!("/v1/issuances/{coupon}-{sequence}/{step}");
+        let mut body = json!({"order_id": order});
+        if step != "refund" {
+            body["order_amount"] = json!(10_000);
+        }
+        let request = node.client.post(node.url(&path)).bearer_auth(ADMIN_TOKEN);
+        let response = request.json(&body).send().await.unwrap();
+        assert_eq!(response.status(), status, "{step} {order}");
+    }
+    let text = node.metrics().await;
+    for (step, outcome, expected) in [
+        ("reserve", "done", 1.0),
+        ("reserve", "replayed", 1.0),
+        ("reserve", "refused_reserved", 1.0),
+        ("redeem", "done", 2.0),
+        ("refund", "done", 1.0),
+        ("release", "done", 0.0),
+    ] {
+        let series = format!(r#"coupon_use_total{{step="{step}",outcome="{outcome}"}}"#);
+        assert_eq!(metric_in(&text, &series), expected, "{series}");
+    }
+    for name in [single::RESERVED, single::REDEEMED] {
+        let series = format!("{name}{{coupon=\"{coupon}\"}}");
+        assert_eq!(metric_in(&text, &series), 1.0, "{series}");
     }
 }
 

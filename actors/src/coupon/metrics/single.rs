@@ -9,6 +9,11 @@ metric_table! {
         "Number issued of the coupon, as stored. For the busiest coupons with an owner on this node.";
     TOTAL = "coupon_offered_quantity", MetricKind::Gauge, Count,
         "total_quantity of the coupon, and how many were given back to it. Absent if there is no quantity.";
+    RESERVED = "coupon_reserved_quantity", MetricKind::Gauge, Count,
+        "Issuances of the coupon that orders hold. A hold that lapsed counts until the next step with its \
+         issuance.";
+    REDEEMED = "coupon_redeemed_quantity", MetricKind::Gauge, Count,
+        "Issuances of the coupon that orders were paid with, without those that were refunded.";
     REQUESTS = "coupon_owner_requests_total", MetricKind::Counter, Count,
         "Requests that reached the coupon's owner since it was loaded. Those that the door answered are \
          not among them.";

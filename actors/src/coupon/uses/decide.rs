@@ -58,6 +58,17 @@ impl Step {
         }
     }
 
+    /// Returns the name of the step.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Reserve { .. } => "reserve",
+            Self::Redeem { .. } => "redeem",
+            Self::Release { .. } => "release",
+            Self::Refund { .. } => "refund",
+            Self::Revoke { .. } => "revoke",
+        }
+    }
+
     /// Returns the order that takes the step; `None` for a revocation.
     pub fn order(&self) -> Option<&OrderId> {
         match self {
