@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes dashboards/*.json from code/, and the links of alerts to the runbook.
+"""Writes dashboards/*.json and the tests of the error budgets' alerts from code/, and the links of alerts to
+the runbook.
 
 With --check, it writes nothing: it compares the files with what it would write, reads them with Grafana's
 schema, and checks that alerts are tested, that alerts and panels are described, and that their paragraphs are
@@ -14,6 +15,8 @@ HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE / "code"))
 
 import alerts
+import burn_rates
+import checkout
 import cluster
 import flash_sale
 import published
@@ -26,6 +29,7 @@ import node
 
 DASHBOARDS = {
     "flash-sale": flash_sale,
+    "checkout": checkout,
     "cluster": cluster,
     "node": node,
     "service-level": service_level,
@@ -57,6 +61,10 @@ def main() -> int:
             wrong.append(f"{path} is not what grafana/generate.py writes")
         elif written(Dashboard.from_json(json.loads(path.read_text()))) != path.read_text():
             wrong.append(f"{path} has something that Grafana's schema does not have")
+    if "--check" not in sys.argv:
+        burn_rates.PATH.write_text(burn_rates.text())
+    elif burn_rates.PATH.read_text() != burn_rates.text():
+        wrong.append(f"{burn_rates.PATH} is not what grafana/generate.py writes")
     for path in published.linking_files():
         linked = published.linked(path.read_text())
         if "--check" not in sys.argv:

@@ -12,8 +12,10 @@ from panels import (
     Query,
     add,
     frame,
+    increase_by,
     lines,
     mean_of_nodes,
+    nodes_down,
     nodes_ready,
     number,
     of_nodes,
@@ -26,7 +28,6 @@ from panels import (
 
 # Only a node with a lease has read the rows of nodes and shards recently.
 CURRENT = f"and on (job, instance) (coupon_lease_remaining_seconds{{{CLUSTER}}} > 0)"
-MINUTE = "* 60"
 
 
 def state():
@@ -41,13 +42,7 @@ def state():
             f"max(sum by (instance) (coupon_cluster_nodes{{{CLUSTER}}} {CURRENT}))",
             anchor="couponnodedown",
         ),
-        number(
-            "Nodes down",
-            "Nodes that Prometheus does not reach.",
-            f"count(up{{{CLUSTER}}} == 0) or vector(0)",
-            thresholds=steps((1, RED)),
-            anchor="couponnodedown",
-        ),
+        nodes_down(),
         number(
             "Shards without an owner",
             "Shards whose row names no live node. Expected to be above 0 only for seconds, during a "
@@ -98,31 +93,26 @@ def ownership():
         ),
         lines(
             "Time left in the lease, by node",
-            "A node decides while this is above 0. It is renewed with every beat, and measured when a beat "
-            "ends: while a beat hangs, the line stays where it was. A node that is down has no line.",
+            "A node decides while this is above 0. It is renewed with every beat, and falls while a beat hangs. "
+            "A node that is down has no line.",
             [of_nodes("coupon_lease_remaining_seconds")],
             "s",
             anchor="couponnodewithoutlease",
         ),
         lines(
-            "Moves of shards a minute, by kind",
+            "Shards that moved in the last minute, by kind",
             "A node loses shards by handed_over, released and lost, and gets shards by received and claimed. "
-            "A rate: with a scrape every 5 s, 80 shards that move at once are 240 a minute for 20 s. How "
-            "many moved is in Shards by node.",
-            [
-                Query(
-                    f"sum by (kind) ({rate('coupon_shard_moves_total')}) {MINUTE}",
-                    "{{kind}}",
-                )
-            ],
+            "Computed from scrapes, so some per cent too high while a scrape is missing at either end.",
+            [increase_by("kind", "coupon_shard_moves_total")],
             colors={"handed_over": BLUE, "received": GREEN, "claimed": YELLOW, "released": GREY, "lost": RED},
         ),
         lines(
-            "Time without an owner (p99), by kind",
+            "Time without an owner (longest), by kind",
             "taken_over: from the last beat of the dead node to the claim. handed_over: from the moment the "
-            "shard is closed until its row names the next owner. As exact as the buckets of a histogram. If "
-            "a dead node's machine refuses connections, its shards are claimed before its lease is over.",
-            [quantile_by("kind", 0.99, "coupon_shard_move_duration_seconds")],
+            "shard is closed until its row names the next owner. The upper bound of the bucket that holds the "
+            "longest. If a dead node's machine refuses connections, its shards are claimed before its lease is "
+            "over.",
+            [quantile_by("kind", 1, "coupon_shard_move_duration_seconds")],
             "s",
             colors={"taken_over": ORANGE, "handed_over": BLUE},
         ),
@@ -143,9 +133,9 @@ def ownership():
             decimals=0,
         ),
         lines(
-            "Claims of shards a minute, by node",
-            "Includes claims by which a node raises the epoch of its own shard. A rate, too.",
-            [Query(f"{rate('coupon_shard_claims_total')} {MINUTE}", "{{instance}}")],
+            "Claims of shards in the last minute, by node",
+            "Includes claims by which a node raises the epoch of its own shard.",
+            [increase_by("instance", "coupon_shard_claims_total")],
         ),
         lines(
             "Beats a second, by result",
@@ -208,6 +198,7 @@ def links():
 
 def never():
     """Panels about what should not happen."""
+    refused = increase_by("reason", "coupon_peer_refused_total")
     return (
         section("Never expected: these stay at 0, unless a node stops or dies"),
         lines(
@@ -227,18 +218,18 @@ def never():
         ),
         lines(
             "Never expected: refused frames and connections",
-            "Frames of peers that were dropped, and connections and links that were refused or given up, a "
-            "minute, by reason. A node that stops or dies causes some. Nothing is shown while there are "
-            "none.",
-            [Query(f"sum by (reason) ({rate('coupon_peer_refused_total')}) {MINUTE} > 0", "{{reason}}")],
+            "Frames of peers that were dropped, and connections and links that were refused or given up, in "
+            "the last minute, by reason. A node that stops or dies causes some. Nothing is shown while there "
+            "are none.",
+            [Query(f"{refused.expr} > 0", refused.legend)],
             anchor="couponpeermissing",
             empty="None were refused",
         ),
         lines(
-            "Rows that the fence refused, a minute",
+            "Rows that the fence refused, in the last minute",
             "Rows that the database refused because the shard has another owner or epoch. "
             "Expected only at a take-over.",
-            [Query(f"sum by (instance) ({rate('coupon_fenced_rows_total')}) {MINUTE}", "{{instance}}")],
+            [increase_by("instance", "coupon_fenced_rows_total")],
             anchor="couponrowsfenced",
         ),
     )

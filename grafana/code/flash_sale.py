@@ -14,6 +14,7 @@ from panels import (
     bars,
     frame,
     lines,
+    nodes_down,
     nodes_ready,
     number,
     of_nodes,
@@ -69,14 +70,15 @@ def build():
             "Requests that got a coupon: answered 201, and committed.",
             f"sum({rate('coupon_issue_total', issued)})",
             "reqps",
+            width=3,
             thresholds=steps(base=GREEN),
             decimals=0,
         ),
         number(
             "Failed, of all issue requests",
             "Share of issue requests that were not answered with a decision: overloaded, owner moving, "
-            "database away, outcome unknown. Refusals are decisions. What a starting node answers 503 before "
-            "it can decide is only in Service level: Failures a second.",
+            "database away, outcome unknown. A starting node answers that its database is away. Refusals are "
+            "decisions.",
             f"sum({rate('coupon_issue_total', failures)}) / {total}",
             "percentunit",
             thresholds=steps((0.001, YELLOW), (0.01, RED)),
@@ -88,6 +90,7 @@ def build():
             "99 of 100 issue requests are answered within this time.",
             f"histogram_quantile(0.99, sum by (le) ({rate('coupon_issue_duration_seconds_bucket')}))",
             "s",
+            width=3,
             thresholds=steps((0.25, YELLOW), (1, RED)),
             anchor="couponlatencybudgetburnsfast",
         ),
@@ -100,7 +103,8 @@ def build():
             thresholds=steps((0.5, YELLOW), (2, RED)),
             anchor="couponwritebacklag",
         ),
-        nodes_ready(),
+        nodes_ready(width=3),
+        nodes_down(width=3),
         section("Who gets which answer"),
         lines(
             "Answers to issue requests, by outcome",

@@ -11,6 +11,7 @@ from panels import (
     add,
     bars,
     frame,
+    increase_by,
     lines,
     mean_of_nodes,
     number,
@@ -112,15 +113,15 @@ def machine():
 
 def queues():
     """Panels about bounded queues, connections and owners."""
-    fill = f"coupon_queue_length{{{NODES}}} / coupon_queue_length_max{{{NODES}}}"
+    fullest = f"max by (queue) (coupon_queue_length{{{NODES}}} / coupon_queue_length_max{{{NODES}}})"
     return (
         section("Queues, connections, owners"),
         bars(
             "How full each queue is now",
             "Length of each queue divided by its bound, on the node where it is fullest. At the bound the "
-            "node answers 503 OVERLOADED. What was before now is in Entries of queues. The runbook says what "
+            "node answers 503 OVERLOADED. What was before now is in the next panel. The runbook says what "
             "each queue holds.",
-            f"max by (queue) ({fill})",
+            fullest,
             "percentunit",
             thresholds=steps((0.5, YELLOW), (0.8, RED)),
             anchor="couponqueuenearbound",
@@ -128,12 +129,13 @@ def queues():
             legend="{{queue}}",
         ),
         lines(
-            "Entries of queues",
-            "The longest queue of each kind on any one node, as each scrape finds it. The queue of the log "
-            "is measured in bytes and not shown.",
-            [Query(f'max by (queue) (coupon_queue_length{{{NODES},queue!="log"}})', "{{queue}}")],
+            "How full each queue was, on the fullest node",
+            "Length of each queue divided by its bound, as each scrape finds it: the maximum over the selected "
+            "nodes.",
+            [Query(fullest, "{{queue}}")],
+            "percentunit",
+            thresholds=steps((0.8, RED)),
             anchor="couponqueuenearbound",
-            decimals=0,
         ),
         lines(
             "Refused because a queue was full, a second",
@@ -179,13 +181,15 @@ def storing():
     return (
         section("Storing"),
         lines(
-            "Time of a commit, p50 and p99",
+            "Time of a commit: p50, p99 and longest",
             "From sending a batch until it is known to be stored. An issuance takes at least as long. "
             "Commits are counted, not requests: one commit that stalls for a second delays hundreds of "
-            "requests and may not be seen here, but in Flash sale: Age of the oldest unstored decision.",
+            "requests, and only the line of the longest shows it. That line is the upper bound of the bucket "
+            "with the longest commit.",
             [
                 Query(quantile(0.5, "coupon_commit_duration_seconds", "instance"), "p50 {{instance}}"),
                 Query(quantile(0.99, "coupon_commit_duration_seconds", "instance"), "p99 {{instance}}"),
+                Query(quantile(1, "coupon_commit_duration_seconds", "instance"), "longest {{instance}}"),
             ],
             "s",
             thresholds=steps((0.25, RED)),
@@ -260,10 +264,10 @@ def storing():
             anchor="couponwritebacklag",
         ),
         lines(
-            "Loading an owner (p99), by node",
-            "Time to read a coupon and its issuances. The first request for a coupon waits for that. A line "
-            "ends when no owner was loaded lately.",
-            [quantile_by("instance", 0.99, "coupon_owner_activation_duration_seconds")],
+            "Loading an owner (longest), by node",
+            "Time to read a coupon and its issuances: the upper bound of the bucket with the longest. The first "
+            "request for a coupon waits for that. A line ends when no owner was loaded lately.",
+            [quantile_by("instance", 1, "coupon_owner_activation_duration_seconds")],
             "s",
         ),
         lines(
@@ -274,9 +278,9 @@ def storing():
             "reqps",
         ),
         lines(
-            "Lines of the log that were dropped, a minute",
+            "Lines of the log that were dropped, in the last minute",
             "Expected to stay at 0.",
-            [Query(f"{rate('coupon_log_lines_dropped_total')} * 60", "{{instance}}")],
+            [increase_by("instance", "coupon_log_lines_dropped_total")],
             anchor="couponloglinesdropped",
         ),
     )

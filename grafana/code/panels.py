@@ -278,13 +278,31 @@ def mean_of_nodes(metric: str) -> Query:
     return Query(f"sum by (instance) ({total}) / sum by (instance) ({count})", "{{instance}}")
 
 
-def nodes_ready() -> stat.Panel:
+def increase_by(label: str, metric: str, labels: str = NODES) -> Query:
+    """The events of the last minute, by a label."""
+    return Query(f"sum by ({label}) (increase({metric}{{{labels}}}[1m]))", f"{{{{{label}}}}}")
+
+
+def nodes_down(width: int = 4) -> stat.Panel:
+    """What a sum over the nodes that answer does not show."""
+    return number(
+        "Nodes down",
+        "Nodes that Prometheus does not reach. All other panels are without them.",
+        f"count(up{{{CLUSTER}}} == 0) or vector(0)",
+        width=width,
+        thresholds=steps((1, RED)),
+        anchor="couponnodedown",
+    )
+
+
+def nodes_ready(width: int = 4) -> stat.Panel:
     """The first thing to look at."""
     return number(
         "Nodes ready",
         "Nodes to which a balancer sends requests. Green from 1 on, because no metric says how many there "
         "should be: a step down in the graph behind the number is a node that is gone.",
         f"sum(coupon_ready{{{CLUSTER}}})",
+        width=width,
         thresholds=steps((1, GREEN), base=RED),
         anchor="couponnodenotready",
     )

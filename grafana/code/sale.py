@@ -9,6 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import urllib.error
 import urllib.request
 
 from source import HERE, Source, wait_until
@@ -46,6 +47,41 @@ class Cluster:
         request.add_header("Content-Type", "application/json")
         with urllib.request.urlopen(request, timeout=20) as response:
             return json.load(response)["id"]
+
+    def post(self, path: str, body: dict, admin: bool = True) -> tuple[int, dict]:
+        """Sends a request, and returns the status and the body of the answer."""
+        request = urllib.request.Request(f"{self.urls[0]}{path}", json.dumps(body).encode())
+        request.add_header("Content-Type", "application/json")
+        request.add_header(
+            *(("Authorization", f"Bearer {self.token}") if admin else ("X-User-Id", "shopper"))
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=20) as response:
+                return response.status, json.load(response)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    def check_out(self, coupon: int, orders: int) -> None:
+        """Issues a coupon without a limit per user, and uses most of it as a shop would."""
+        for order in range(orders):
+            status, issued = self.post(f"/v1/coupons/{coupon}/issuances", {}, admin=False)
+            if status != 201:
+                raise RuntimeError(f"{status} {issued}")
+            path, body = f"/v1/issuances/{issued['id']}", {"order_id": f"order-{order}"}
+            priced = {**body, "order_amount": 10_000}
+            # One in four is paid at once; others are held first, and some are given back, refunded or revoked.
+            steps = [("redeem", priced)] if order % 4 == 0 else [("reserve", priced), ("reserve", priced)]
+            steps += {
+                1: [("redeem", body), ("refund", body)],
+                2: [("release", body)],
+                3: [("redeem", body)],
+            }.get(order % 4, [])
+            if order % 8 == 3:
+                steps += [("revoke", {"reason": "a test"})]
+            # Another order wants it too: refused, if it is held or paid with.
+            steps += [("reserve", {**priced, "order_id": "another"})]
+            for step, given in steps:
+                self.post(f"{path}/{step}", given)
 
     def read(self, coupon: int) -> None:
         """Reads a coupon from each node."""
@@ -125,8 +161,17 @@ def sell(cluster: Cluster, seconds: float) -> None:
     steady = cluster.load(
         "--coupon", second, "--coupon", third, "--rate", 250, "-d", f"{5 * part}s", "--repeats", 0.1
     )
+    fourth = cluster.coupon(
+        {
+            "title": "Voucher",
+            "total_quantity": None,
+            "per_user_limit": None,
+            "discount": {"kind": "rate", "value": 15},
+        }
+    )
     for _ in range(5):
         cluster.read(second)
+        cluster.check_out(fourth, 16)
         time.sleep(part / 5)
     # Noon: many more clients request the first coupon, until it is sold out and after that.
     noon = cluster.load("--coupon", first, "--rate", 800, "-d", f"{2 * part}s", "--repeats", 0.1)
