@@ -16,6 +16,7 @@ mod issuing;
 mod listing;
 mod lock_failures;
 mod locks;
+mod migrating;
 mod model;
 mod moves;
 mod opening;
@@ -122,6 +123,9 @@ on_each_server! {
     }
     holding(crate::beside) former {
         the_former_build_works_with_this_schema
+    }
+    holding(crate::beside) migrating {
+        issuing_goes_on_during_the_migration_from_the_former_schema
     }
     holding(crate::alone) opening {
         a_packet_limit_too_small_for_a_batch_is_refused

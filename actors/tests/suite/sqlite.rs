@@ -22,6 +22,13 @@ pub struct SqliteFile {
 }
 
 impl SqliteFile {
+    /// Migrates the database again, as a node does that starts on it. The store must be closed.
+    pub async fn migrate(&self) {
+        SqliteStore::migrate(&Self::options(&self.directory))
+            .await
+            .unwrap();
+    }
+
     fn options(directory: &TempDir) -> Options {
         Options::new(directory.path().join("not").join("yet").join("firstcome.db"))
     }
