@@ -1,5 +1,5 @@
 //! Clients that retry a request with the same key until they get a definite answer, and an administrator who
-//! changes the coupons meanwhile.
+//! changes the coupons meanwhile. What some of them were issued is used for orders.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,10 +9,14 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use reqwest::Client;
 use serde_json::json;
-use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock, watch};
 use tokio::task::JoinHandle;
 
 use crate::recorder::HttpRecorder;
+
+mod checkout;
+
+use checkout::{Paid, Pool};
 
 /// The initial quantity of the first coupon. The second coupon has no limit.
 pub const TOTAL: u64 = 1_000;
@@ -30,6 +34,9 @@ pub fn from_environment(name: &str) -> Option<u64> {
         .map(|text| text.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
 }
 
+/// Keeps coupons and issuances from being changed.
+pub type Quiet = OwnedRwLockWriteGuard<()>;
+
 #[derive(Clone)]
 struct ClientTask {
     client: Client,
@@ -40,19 +47,33 @@ struct ClientTask {
     over: Arc<AtomicBool>,
     /// Time between two requests of a client.
     pace: Duration,
-    /// The administrator holds this lock during a change.
-    changing: Arc<Mutex<()>>,
+    /// The administrator reads this lock during a change, and a client during an order.
+    changing: Arc<RwLock<()>>,
+    pool: Arc<Pool>,
+    paid: Paid,
 }
 
 /// Clients and an administrator that send requests until they are ended.
 pub struct Clients {
     over: Arc<AtomicBool>,
     addresses: watch::Sender<Vec<String>>,
-    changing: Arc<Mutex<()>>,
+    changing: Arc<RwLock<()>>,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Clients {
+    /// Makes the coupons of [`Self::begin`].
+    ///
+    /// # Panics
+    /// If a coupon is not made.
+    pub async fn coupons(client: &Client, address: &str, history: &HttpRecorder) -> [u64; 2] {
+        let [first, second] = checkout::offers();
+        [
+            history.create_like(client, address, &first).await,
+            history.create_like(client, address, &second).await,
+        ]
+    }
+
     /// Starts this many clients. Each request goes to a random one of these addresses, and asks for a random
     /// one of the two coupons. The quantity of the first coupon is [`TOTAL`]; the second coupon has no limit.
     pub fn begin(
@@ -68,7 +89,7 @@ impl Clients {
         let (next, over, changing) = (
             Arc::default(),
             Arc::new(AtomicBool::new(false)),
-            Arc::new(Mutex::new(())),
+            Arc::new(RwLock::new(())),
         );
         let (client, history) = (client.clone(), Arc::clone(history));
         let one = ClientTask {
@@ -80,6 +101,8 @@ impl Clients {
             over: Arc::clone(&over),
             pace,
             changing: Arc::clone(&changing),
+            pool: Arc::default(),
+            paid: Paid::new(),
         };
         let client_task = |number| {
             tokio::spawn(
@@ -107,9 +130,10 @@ impl Clients {
         self.addresses.clone()
     }
 
-    /// Keeps the administrator from changing anything until the guard is dropped.
-    pub async fn without_changes(&self) -> OwnedMutexGuard<()> {
-        Arc::clone(&self.changing).lock_owned().await
+    /// Keeps the administrator from changing anything, and clients from using what they were issued, until the
+    /// guard is dropped.
+    pub async fn without_changes(&self) -> Quiet {
+        Arc::clone(&self.changing).write_owned().await
     }
 
     /// Sends no new requests, and waits until every request that was sent has a definite answer.
@@ -126,7 +150,7 @@ impl Clients {
     ///
     /// # Panics
     /// If a request has no definite answer in time.
-    pub async fn end_without_changes(self, quiet: OwnedMutexGuard<()>) {
+    pub async fn end_without_changes(self, quiet: Quiet) {
         self.over.store(true, Ordering::Relaxed);
         // The administrator waits for the guard, and then finds that the run is over.
         drop(quiet);
@@ -146,7 +170,7 @@ impl Clients {
 }
 
 impl ClientTask {
-    /// Requests one coupon or the other, sometimes for an earlier user.
+    /// Requests one coupon or the other, sometimes for an earlier user, and sometimes uses an issuance.
     async fn request_until_over(mut self, mut rng: StdRng) {
         while !self.over.load(Ordering::Relaxed) {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -155,6 +179,11 @@ impl ClientTask {
             } else {
                 number
             };
+            if rng.random_ratio(1, 5)
+                && let Ok(_unquiet) = Arc::clone(&self.changing).try_read_owned()
+            {
+                self.check_out(&mut rng, number).await;
+            }
             let coupon = self.coupons[rng.random_range(0..2)];
             self.request(
                 &mut rng,
@@ -178,11 +207,21 @@ impl ClientTask {
                 .issue(&self.client, &address, coupon, user, key)
                 .await
             {
-                Some((status, _)) if status != 503 => return,
-                // The node is gone or does not know the outcome: retry soon, or when the addresses change.
-                _ => drop(tokio::time::timeout(Duration::from_millis(50), self.addresses.changed()).await),
+                Some((status, body)) if status != 503 => {
+                    if let Some(id) = body["id"].as_str() {
+                        self.pool.add(id);
+                    }
+                    return;
+                }
+                _ => self.wait_a_little().await,
             }
         }
+    }
+
+    /// Waits before a request is sent again, because the node is gone or does not know the outcome. Returns
+    /// sooner when the addresses change.
+    async fn wait_a_little(&mut self) {
+        let _ = tokio::time::timeout(Duration::from_millis(50), self.addresses.changed()).await;
     }
 
     /// Returns a random address.
@@ -191,22 +230,23 @@ impl ClientTask {
         addresses[rng.random_range(0..addresses.len())].clone()
     }
 
-    /// Pauses and resumes the first coupon and raises its quantity. The second coupon stays open, so that
-    /// requests for it succeed as long as an owner decides.
+    /// Pauses and resumes the first coupon, raises its quantity and changes what it takes off. The second coupon
+    /// stays open, so that requests for it succeed as long as an owner decides.
     async fn change_until_over(mut self, mut rng: StdRng) {
         let mut total = TOTAL;
         while !self.over.load(Ordering::Relaxed) {
             let coupon = self.coupons[0];
-            let change = match rng.random_range(0..4) {
+            let change = match rng.random_range(0..5) {
                 0 => json!("pause"),
                 1 | 2 => json!("resume"),
+                3 => json!({"patch": checkout::other_discount(&mut rng)}),
                 _ => {
                     total += rng.random_range(0..500);
                     json!({"patch": {"total_quantity": total}})
                 }
             };
             let address = self.any_address(&mut rng);
-            let changing = self.changing.lock().await;
+            let changing = Arc::clone(&self.changing).read_owned().await;
             if self.over.load(Ordering::Relaxed) {
                 return;
             }

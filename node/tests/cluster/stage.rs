@@ -14,7 +14,7 @@ use testkit::checker::{Options, Report};
 use testkit::servers::Server;
 
 use crate::member::Member;
-use testkit::clients::{Clients, TOTAL, from_environment};
+use testkit::clients::{Clients, from_environment};
 use testkit::node::ADMIN_TOKEN;
 use testkit::recorder::HttpRecorder;
 
@@ -93,8 +93,8 @@ impl Stage {
     pub async fn clients(&self) -> (Clients, [u64; 2]) {
         let seed = from_environment("FIRSTCOME_SEED").unwrap_or_else(rand::random);
         println!("FIRSTCOME_SEED={seed}");
-        let coupons = [self.coupon(Some(TOTAL)).await, self.coupon(None).await];
         let addresses: Vec<String> = self.running().map(|member| member.address.clone()).collect();
+        let coupons = Clients::coupons(&self.client, &addresses[0], &self.history).await;
         (
             Clients::begin(
                 CLIENTS,

@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use reqwest::Client;
 
-use testkit::clients::{Clients, TOTAL, from_environment};
+use testkit::clients::{Clients, from_environment};
 use testkit::node::Node;
 use testkit::recorder::HttpRecorder;
 use testkit::servers::{Server, ServerKind};
@@ -39,10 +39,7 @@ async fn rounds_of_kills(server: Option<&Server>, rounds: u64) {
         .build()
         .unwrap();
     let history = Arc::new(HttpRecorder::default());
-    let coupons = [
-        history.create(&client, &process.address, Some(TOTAL), 1).await,
-        history.create(&client, &process.address, None, 1).await,
-    ];
+    let coupons = Clients::coupons(&client, &process.address, &history).await;
     let clients = Clients::begin(
         CLIENTS,
         Duration::ZERO,
@@ -71,6 +68,7 @@ async fn rounds_of_kills(server: Option<&Server>, rounds: u64) {
     clients.end().await;
     let report = history.judge(&process.address).await;
     assert!(report.issuances > rounds, "there was hardly any load");
+    assert!(report.uses > rounds, "hardly anything was used");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,9 +11,8 @@ use sqlx::mysql::MySqlConnection;
 use tempfile::TempDir;
 use testkit::database_proxy::DatabaseProxy;
 use testkit::servers::Server;
-use tokio::sync::OwnedMutexGuard;
 
-use testkit::clients::{Clients, TOTAL, from_environment};
+use testkit::clients::{Clients, Quiet, from_environment};
 use testkit::node::Node;
 use testkit::recorder::{Answer, HttpRecorder};
 
@@ -58,7 +57,7 @@ impl<'s> Stage<'s> {
     pub async fn clients(&self, number: u64) -> (Clients, [u64; 2]) {
         let seed = from_environment("FIRSTCOME_SEED").unwrap_or_else(rand::random);
         println!("FIRSTCOME_SEED={seed}");
-        let coupons = [self.coupon(Some(TOTAL)).await, self.coupon(None).await];
+        let coupons = Clients::coupons(&self.client, &self.node.address, &self.history).await;
         let clients = Clients::begin(
             number,
             Duration::ZERO,
@@ -97,8 +96,8 @@ impl<'s> Stage<'s> {
         assert!(matches!(answer, Some((200, _))), "{answer:?}");
     }
 
-    /// Opens both coupons and keeps the administrator from changing them until the guard is dropped.
-    pub async fn without_changes(&self, clients: &Clients, coupons: [u64; 2]) -> OwnedMutexGuard<()> {
+    /// Opens both coupons and keeps them and their issuances from being changed until the guard is dropped.
+    pub async fn without_changes(&self, clients: &Clients, coupons: [u64; 2]) -> Quiet {
         let quiet = clients.without_changes().await;
         for coupon in coupons {
             self.change(coupon, "resume").await;

@@ -1,0 +1,174 @@
+//! Orders that use issuances: they reserve, redeem, release and refund, repeat steps, and contend for few
+//! issuances.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde_json::{Value, json};
+
+use super::ClientTask;
+
+/// Number of issuances that orders use. It is small, so that orders contend, and so that the checker reads the
+/// uses of few issuances.
+const POOL_MAX: usize = 100;
+
+/// Number of orders of one client that stay paid. Later ones are refunded.
+const PAID_MAX: usize = 2;
+
+/// A hold that lapses during a test, and one that does not, in seconds.
+const HOLDS: [u32; 2] = [1, 900];
+
+/// The first issuances, which orders use.
+#[derive(Debug, Default)]
+pub struct Pool(Mutex<Vec<String>>);
+
+impl Pool {
+    /// Adds an issuance, unless there are enough.
+    pub fn add(&self, issuance: &str) {
+        let mut pool = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if pool.len() < POOL_MAX && !pool.iter().any(|known| known == issuance) {
+            pool.push(issuance.to_owned());
+        }
+    }
+
+    fn any(&self, rng: &mut StdRng) -> Option<String> {
+        let pool = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (!pool.is_empty()).then(|| pool[rng.random_range(0..pool.len())].clone())
+    }
+}
+
+/// An order for one issuance.
+#[derive(Debug, Clone)]
+pub struct Order {
+    issuance: String,
+    id: String,
+    amount: u64,
+}
+
+impl Order {
+    fn body(&self) -> Value {
+        json!({"order_id": self.id, "order_amount": self.amount})
+    }
+
+    /// Returns the body of a step that needs no amount.
+    fn bare(&self) -> Value {
+        json!({"order_id": self.id})
+    }
+}
+
+/// Orders that are paid, oldest first.
+pub type Paid = VecDeque<Order>;
+
+impl ClientTask {
+    /// Makes an order for an issuance, or two that contend for it, or revokes it.
+    pub(super) async fn check_out(&mut self, rng: &mut StdRng, number: u64) {
+        let Some(issuance) = self.pool.any(rng) else {
+            return;
+        };
+        let order = |name: &str, rng: &mut StdRng| Order {
+            issuance: issuance.clone(),
+            id: format!("order-{number}{name}"),
+            amount: rng.random_range(1_000..100_000),
+        };
+        match rng.random_range(0..100) {
+            0 => {
+                let body = json!({"reason": "a test"});
+                self.step(rng, &issuance, "revoke", &body).await;
+            }
+            1..30 => {
+                let orders = [order("a", rng), order("b", rng)];
+                let mut rival = Self {
+                    paid: Paid::new(),
+                    ..self.clone()
+                };
+                let mut rng_of_rival = StdRng::seed_from_u64(rng.random());
+                let [one, other] = orders;
+                tokio::join!(self.buy(rng, one), rival.buy(&mut rng_of_rival, other));
+                self.paid.append(&mut rival.paid);
+            }
+            _ => {
+                let order = order("", rng);
+                self.buy(rng, order).await;
+            }
+        }
+        while self.paid.len() > PAID_MAX
+            && let Some(order) = self.paid.pop_front()
+        {
+            self.refund(rng, &order).await;
+        }
+    }
+
+    /// Reserves, and then redeems, releases or leaves it; or redeems at once.
+    async fn buy(&mut self, rng: &mut StdRng, order: Order) {
+        let Order { issuance, .. } = &order;
+        if rng.random_ratio(3, 4) {
+            let is_left = rng.random_ratio(1, 8);
+            let hold = if is_left {
+                HOLDS[0]
+            } else {
+                HOLDS[rng.random_range(0..2)]
+            };
+            let mut body = order.body();
+            body["hold"] = hold.into();
+            let is_reserved = self.step(rng, issuance, "reserve", &body).await == 200;
+            if rng.random_ratio(1, 8) {
+                self.step(rng, issuance, "reserve", &body).await;
+            }
+            if !is_reserved || is_left {
+                return;
+            }
+            if rng.random_ratio(1, 4) {
+                self.step(rng, issuance, "release", &order.bare()).await;
+                return;
+            }
+            if rng.random_ratio(1, 2) {
+                // The amount is that of the reservation. If that has lapsed, this may be refused.
+                if self.step(rng, issuance, "redeem", &order.bare()).await == 200 {
+                    self.paid.push_back(order);
+                }
+                return;
+            }
+        }
+        let is_paid = self.step(rng, issuance, "redeem", &order.body()).await == 200;
+        if rng.random_ratio(1, 8) {
+            self.step(rng, issuance, "redeem", &order.body()).await;
+        }
+        if is_paid {
+            self.paid.push_back(order);
+        }
+    }
+
+    async fn refund(&mut self, rng: &mut StdRng, order: &Order) {
+        for _ in 0..=u8::from(rng.random_ratio(1, 8)) {
+            self.step(rng, &order.issuance, "refund", &order.bare()).await;
+        }
+    }
+
+    /// Takes a step, again until there is a definite answer, and returns the status of that.
+    async fn step(&mut self, rng: &mut StdRng, issuance: &str, step: &str, body: &Value) -> u16 {
+        loop {
+            let address = self.any_address(rng);
+            let answer = self.history.step(&self.client, &address, issuance, step, body);
+            match answer.await {
+                Some((status, _)) if status != 503 => return status,
+                _ => self.wait_a_little().await,
+            }
+        }
+    }
+}
+
+/// Returns the coupons of a test, as they are made. The first has [`TOTAL`](super::TOTAL), the second no limit.
+pub fn offers() -> [Value; 2] {
+    let rate = json!({"title": "a rate", "total_quantity": super::TOTAL, "use_within_days": 30,
+        "discount": {"kind": "rate", "value": 15}, "max_discount": 5_000, "min_order_amount": 2_000});
+    let amount = json!({"title": "an amount", "total_quantity": null, "use_within_days": 30,
+        "discount": {"kind": "amount", "value": 3_000}});
+    [rate, amount]
+}
+
+/// Returns a patch of what the first coupon takes off.
+pub fn other_discount(rng: &mut StdRng) -> Value {
+    json!({"discount": {"kind": "rate", "value": rng.random_range(1..=100)}, "max_discount": rng.random_range(1..9_000)})
+}
