@@ -72,6 +72,9 @@ enum Command {
     /// Make a secret for a named key: prints the entry for the file of keys (`auth.keys_file`), and the
     /// secret on the standard error
     Key(Key),
+    /// Manage the secrets under which codes of issuances are signed
+    #[command(subcommand)]
+    Codes(CodesCommand),
     /// Ask the node at the configured address whether it is ready: exit with 0 if it is ready, and with 1 if
     /// it is not
     Healthcheck,
@@ -84,6 +87,12 @@ enum ConfigCommand {
     /// Print the table of all keys in Markdown
     #[command(hide = true)]
     Table,
+}
+
+#[derive(Debug, Subcommand)]
+enum CodesCommand {
+    /// Make a new secret. Running nodes sign codes under it a minute later. Codes of before stay good
+    Rotate,
 }
 
 impl Cli {
@@ -130,6 +139,13 @@ impl Cli {
             Command::Migrate => {
                 log::start(&config.log)?;
                 Ok(wiring::migrate(&config).await?)
+            }
+            Command::Codes(CodesCommand::Rotate) => {
+                let number = wiring::rotate_codes(&config).await?;
+                print(&format!(
+                    "made secret {number}: running nodes learn of it within 10 s, and sign codes under it in a \
+                     minute\n"
+                ))
             }
             Command::Token(token) => print(&format!("{}\n", token.mint(&config.auth)?)),
             Command::Healthcheck => Ok(healthcheck::check(&config.http).await?),

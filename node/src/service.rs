@@ -2,8 +2,10 @@
 //!
 //! [`Service`] holds the engine and everything that a request passes before it. [`auth`] authenticates
 //! principals. `issuances` issues coupons and reads issuances, `bulk` issues to many users, `uses` uses
-//! issuances, `exports` reads all issuances of a coupon, `coupons` creates, changes and reads coupons, and `coupon_lists` searches for coupons. What many clients read at once comes from short-lived
-//! [`copies`]. [`list`] cuts pages, [`user_limit`] limits a user's rate, and `cluster` shows nodes and shards.
+//! issuances, `exports` reads all issuances of a coupon, [`codes`] makes and reads codes of issuances, `coupons`
+//! creates, changes and reads coupons, and `coupon_lists` searches for coupons. What many clients read at once
+//! comes from short-lived [`copies`]. [`list`] cuts pages, [`user_limit`] limits a user's rate, and `cluster`
+//! shows nodes and shards.
 //! All calls of the engine and its store go through [`engine`].
 
 pub(crate) mod auth;
@@ -11,6 +13,7 @@ pub(crate) mod bulk;
 mod change_log;
 mod client_searches;
 pub(crate) mod cluster;
+pub(crate) mod codes;
 pub(crate) mod copies;
 mod coupon_lists;
 pub(crate) mod coupons;
@@ -34,6 +37,7 @@ use actors::log_limit::LogLimit;
 
 use self::auth::{Authenticator, MissingCredentials, TokenRefusal};
 use self::bulk::BulkCalls;
+use self::codes::Codes;
 use self::coupon_lists::CouponLists;
 use self::coupons::CouponCopies;
 use self::engine::{ChangeRefusal, CouponEngine, NotReady, Refusal, Setback};
@@ -116,6 +120,7 @@ pub(crate) struct Service {
     engine: OnceLock<CouponEngine>,
     /// True if the database cannot be used at present.
     store_is_unusable: AtomicBool,
+    codes: Codes,
     copies: CouponCopies,
     lists: CouponLists,
     store_calls: StoreCalls,
@@ -136,6 +141,7 @@ impl Service {
             change_deadline: config.http.change_deadline,
             engine: OnceLock::new(),
             store_is_unusable: AtomicBool::new(false),
+            codes: Codes::default(),
             copies: CouponCopies::default(),
             lists: CouponLists::new(config.limits.client_lists),
             store_calls: StoreCalls::default(),
@@ -149,6 +155,11 @@ impl Service {
     /// Sends requests to this engine from now on. Only the first call counts.
     pub(crate) fn set_engine(&self, engine: CouponEngine) {
         let _ = self.engine.set(engine);
+    }
+
+    /// Makes and reads codes of issuances.
+    pub(crate) fn codes(&self) -> &Codes {
+        &self.codes
     }
 
     /// Authenticates principals.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use actors::cluster::membership::JoinError;
 use actors::cluster::membership::life_record::{LifeRecord, LifeRecordError};
+use actors::coupon::rows::AddSecretError;
 use actors::critical::critical;
 use actors::engine;
 use actors::ids::{InvalidId, NodeId};
@@ -27,6 +28,7 @@ use crate::http::trace::Sampler;
 use crate::service::Service;
 use crate::service::auth::{Authenticator, KeyRing, UserSource, random_secret};
 use crate::service::cluster::report_others;
+use crate::service::codes::CodesError;
 use crate::service::engine::CouponEngine;
 use crate::service::store::{Database, OpenError};
 use crate::telemetry;
@@ -103,6 +105,9 @@ pub enum StartError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The secrets of codes cannot be read.
+    #[error(transparent)]
+    Codes(#[from] CodesError),
     /// The engine did not start.
     #[error(transparent)]
     Engine(engine::StartError),
@@ -195,6 +200,7 @@ impl RunningNode {
             spans: spans.spans(),
         };
         let (store, rows) = database.store();
+        service.codes().open(&*rows).await?;
         let engine = CouponEngine::start(options, store, rows).await?;
         service.set_engine(engine.clone());
         let watching = watch(database.clone(), service, config.cluster.clone());
@@ -289,8 +295,10 @@ async fn watch(database: Database, service: Arc<Service>, cluster: Cluster) {
             report_others(database.cluster_store(), service.node(), cluster.lease).await;
         }
     };
+    let (_, rows) = database.store();
     tokio::join!(
         database.watch(|is_damaged| service.set_store_is_unusable(is_damaged)),
+        service.codes().renew(&*rows),
         report_others
     );
 }
@@ -317,6 +325,11 @@ fn check_tls(config: &Config) -> Result<(), InvalidConfig> {
 /// Brings the schema of the database up to date.
 pub async fn migrate(config: &Config) -> Result<(), StartError> {
     Ok(Database::migrate(config).await?)
+}
+
+/// Adds a secret of codes to the database. Returns its number.
+pub async fn rotate_codes(config: &Config) -> Result<u32, AddSecretError> {
+    Database::add_code_secret(config).await
 }
 
 /// Returns the admin token, and its file if none is configured.

@@ -1,6 +1,7 @@
 //! The rows of coupons and issuances. Creating a coupon and reading rows need no owner. The statements are in
 //! a folder for each database.
 
+mod codes;
 pub(crate) mod columns;
 pub mod mysql;
 mod search;
@@ -10,6 +11,7 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 
+pub use self::codes::{AddSecretError, CodeRows};
 pub use self::search::{CouponFilter, CouponPage, CouponQuery};
 
 use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
@@ -124,7 +126,7 @@ pub struct UserCursor {
 /// Cancel safety: a dropped future may leave its statement running. The statement takes effect whole or not
 /// at all.
 #[async_trait]
-pub trait CouponRows: Send + Sync + 'static {
+pub trait CouponRows: CodeRows {
     /// Creates a coupon.
     async fn create_coupon(&self, new: &NewCoupon) -> Result<Created>;
 

@@ -210,6 +210,11 @@ impl MySqlStore {
         Ok((connect_options, dialect))
     }
 
+    /// Connects for one command of an operator. The schema is left as it is.
+    pub async fn connect_once(url: &str) -> std::result::Result<MySqlConnection, OpenError> {
+        open::connect(&session::connect_options(url).map_err(OpenError::Url)?).await
+    }
+
     /// Checks that everything that this program made is still there: the tables, and the cluster's rows.
     pub async fn inspect(&self) -> Result<()> {
         let made = Arc::clone(&self.inner.tables);

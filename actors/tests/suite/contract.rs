@@ -61,6 +61,9 @@ macro_rules! contract {
             uses_that_were_loaded_ahead_are_completed
             uses_of_different_kinds_are_stored_by_one_statement
         });
+        contract!($database: codes {
+            nodes_that_start_together_make_one_secret_of_codes
+        });
         contract!($database: listing {
             coupons_come_newest_first_with_their_issued_counts
             coupons_are_found_by_phase

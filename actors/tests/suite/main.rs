@@ -6,6 +6,7 @@
 
 mod changing;
 mod cluster;
+mod codes;
 mod contract;
 mod database;
 mod faults;
@@ -114,6 +115,7 @@ on_each_server! {
         a_migration_cut_short_is_run_again
         waiting_for_a_migration_in_progress_times_out
         nodes_that_start_together_make_one_schema
+        secrets_of_codes_are_added_one_after_the_other
         a_cluster_that_was_made_with_other_settings_is_unreadable
         a_database_that_is_not_there_is_refused
         invalid_rows_are_unreadable

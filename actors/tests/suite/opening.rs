@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use actors::coupon::CouponKind;
+use actors::coupon::code::SECRETS_MAX;
 use actors::coupon::offer::Status;
-use actors::coupon::rows::{CouponRows, Created, NewCoupon};
+use actors::coupon::rows::{AddSecretError, CodeRows, CouponRows, Created, NewCoupon};
 use actors::ids::{REQUEST_KEY_BYTES_MAX, USER_ID_BYTES_MAX};
 use actors::store::batch::FoundRows;
 use actors::store::mysql::{MySqlStore, OpenError, Options};
@@ -231,6 +232,25 @@ pub async fn waiting_for_a_migration_in_progress_times_out(kind: ServerKind) {
     )
     .await;
     MySqlStore::open(&options).await.unwrap().check().await.unwrap();
+}
+
+pub async fn secrets_of_codes_are_added_one_after_the_other(kind: ServerKind) {
+    let database = OnServer::through(kind, None).await;
+    database.store.make_first_code_secret().await.unwrap();
+    let url = database.server.url(&database.name, None);
+    for number in 2..=SECRETS_MAX {
+        assert_eq!(MySqlStore::add_code_secret(&url).await.unwrap(), number);
+    }
+    let refused = MySqlStore::add_code_secret(&url).await;
+    assert!(
+        matches!(refused, Err(AddSecretError::TooMany(SECRETS_MAX))),
+        "{refused:?}"
+    );
+    let secrets = database.store.code_secrets().await.unwrap();
+    assert!(secrets.iter().map(|secret| secret.number).eq(1..=SECRETS_MAX));
+    run(&mut database.shell().await, "DROP TABLE code_secrets").await;
+    let refused = MySqlStore::add_code_secret(&url).await.unwrap_err().to_string();
+    assert!(refused.contains("run `firstcome migrate` first"), "{refused}");
 }
 
 pub async fn nodes_that_start_together_make_one_schema(kind: ServerKind) {

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use actors::coupon::CouponKind;
+use actors::coupon::code::SECRETS_MAX;
 use actors::coupon::offer::Status;
-use actors::coupon::rows::CouponRows;
+use actors::coupon::rows::{AddSecretError, CodeRows, CouponRows};
 use actors::store::batch::FoundRows;
 use actors::store::sqlite::{OpenError, Options, SqliteStore};
 use actors::store::{ClusterStore, EntryStore, StoreError};
@@ -334,7 +335,7 @@ async fn the_migrations_of_an_earlier_build_are_taken_and_those_of_another_progr
          ALTER TABLE coupons DROP COLUMN max_discount; ALTER TABLE coupons DROP COLUMN use_until;
          ALTER TABLE coupons DROP COLUMN time_zone; ALTER TABLE coupons DROP COLUMN no_user_limit;
          ALTER TABLE coupons DROP COLUMN created_by; ALTER TABLE coupons DROP COLUMN created_as;
-         DROP TABLE coupon_changes; DROP TABLE uses",
+         DROP TABLE coupon_changes; DROP TABLE uses; DROP TABLE code_secrets",
     )
     .execute(&mut shell)
     .await
@@ -365,6 +366,25 @@ async fn the_migrations_of_an_earlier_build_are_taken_and_those_of_another_progr
     store.check().await.unwrap();
     assert_eq!(versions(&mut shell, "_sqlx_migrations").await, [20_240_101]);
     assert_eq!(versions(&mut shell, "firstcome_migrations").await, [1, 2, 3, 4]);
+}
+
+#[tokio::test]
+async fn secrets_of_codes_are_added_while_the_file_is_in_use() {
+    let file = SqliteFile::new().await;
+    file.store.make_first_code_secret().await.unwrap();
+    let path = file.store.path();
+    for number in 2..=SECRETS_MAX {
+        assert_eq!(SqliteStore::add_code_secret(path).await.unwrap(), number);
+    }
+    let refused = SqliteStore::add_code_secret(path).await;
+    assert!(
+        matches!(refused, Err(AddSecretError::TooMany(SECRETS_MAX))),
+        "{refused:?}"
+    );
+    let secrets = file.store.code_secrets().await.unwrap();
+    assert!(secrets.iter().map(|secret| secret.number).eq(1..=SECRETS_MAX));
+    let missing = file.directory.path().join("other.db");
+    assert!(SqliteStore::add_code_secret(&missing).await.is_err() && !missing.exists());
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use crate::http::json::{self, Checked};
 use crate::http::problem::FieldError;
 use crate::service::Service;
 use crate::service::bulk::{BulkResult, USERS_MAX};
+use crate::service::codes::Codes;
 
 /// Maximum size of the body: as many users as a call may have, each with an id of the longest kind.
 pub(super) const BULK_BODY_BYTES_MAX: usize = 256 * 1024;
@@ -89,13 +90,13 @@ pub(super) struct BulkResultBody<'a> {
 }
 
 impl<'a> BulkResultBody<'a> {
-    fn new(result: &'a BulkResult, now: Timestamp) -> Self {
+    fn new(result: &'a BulkResult, codes: &Codes, now: Timestamp) -> Self {
         let user_id = result.user.as_str();
         match &result.issued {
             Ok(issued) => Self {
                 user_id,
                 status: StatusCode::CREATED.as_u16(),
-                issuance: Some(IssuanceBody::new(&issued.used, now)),
+                issuance: Some(IssuanceBody::new(&issued.used, codes, now)),
                 replayed: issued.replayed,
                 code: None,
                 applied: None,
@@ -123,7 +124,9 @@ pub(super) async fn issue(service: &Service, call: &Call) -> Answer {
     let users = call.json_checked::<BulkBody>()?;
     let results = service.issue_to_all(coupon, users, &key, &call.head.span).await?;
     let now = time::timestamp();
-    let results = results.iter().map(|result| BulkResultBody::new(result, now));
+    let results = results
+        .iter()
+        .map(|result| BulkResultBody::new(result, service.codes(), now));
     Ok(json::response(
         StatusCode::OK,
         &BulkResponseBody {

@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use actors::coupon::offer::InvalidField;
-use actors::coupon::uses::UsedIssuance;
 use actors::coupon::uses::decide::UseRefusal;
 use actors::time::{self, Timestamp};
 use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use rand::Rng;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use warp::reply::Response;
 
 use super::issuances::IssuanceBody;
@@ -18,6 +17,7 @@ use crate::http::json::Text;
 use crate::http::problem::{FieldError, Problem, RequestError};
 use crate::service;
 use crate::service::auth::MissingCredentials;
+use crate::service::codes::Codes;
 use crate::service::engine::{ChangeRefusal, Refusal, Setback};
 
 /// Range of the random number of seconds that is added to the `Retry-After` of a rate limit. This spreads out
@@ -46,16 +46,16 @@ impl From<service::Error> for Error {
 }
 
 impl Error {
-    /// The response.
-    pub(crate) fn into_response(self) -> Response {
+    /// The response. An issuance in it has a code.
+    pub(crate) fn into_response(self, codes: &Codes) -> Response {
         match self {
             Self::Request(error) => error.into_response(),
-            Self::Service(error) => service_error(error),
+            Self::Service(error) => service_error(error, codes),
         }
     }
 }
 
-fn service_error(error: service::Error) -> Response {
+fn service_error(error: service::Error, codes: &Codes) -> Response {
     use service::Error as E;
     match error {
         E::Unauthenticated(missing) => lacks_credentials(missing),
@@ -73,7 +73,7 @@ fn service_error(error: service::Error) -> Response {
         }
         E::UnknownIssuance => use_refused(UseRefusal::UnknownIssuance),
         E::KeyReused => key_reused("was used for another coupon"),
-        E::Refused(refusal) => refused(refusal),
+        E::Refused(refusal) => refused(refusal, codes),
         E::ChangeRefused(refusal) => change_refused(refusal),
         E::UseRefused(refusal) => use_refused(refusal),
         E::RedeemedByAnother => conflict("REDEEMED", "The issuance was redeemed").into_response(),
@@ -153,11 +153,15 @@ fn refusal_problem(refusal: &Refusal) -> Problem {
 }
 
 /// Returns the response to an issue request that was refused.
-fn refused(refusal: Refusal) -> Response {
+fn refused(refusal: Refusal, codes: &Codes) -> Response {
     let problem = refusal_problem(&refusal);
     match refusal {
         Refusal::UnknownCoupon | Refusal::Closed | Refusal::Paused => problem.into_response(),
-        Refusal::AlreadyIssued(issuance) => problem.into_response_with(&Existing { issuance }),
+        Refusal::AlreadyIssued(used) => {
+            // As it is now, as everywhere in the API.
+            let issuance = IssuanceBody::new(&used, codes, time::timestamp());
+            problem.into_response_with(&Existing { issuance })
+        }
         Refusal::NotStarted {
             starts_at,
             server_time,
@@ -285,9 +289,8 @@ fn rate_limited(wait: Duration) -> Problem {
 }
 
 #[derive(Serialize)]
-struct Existing {
-    #[serde(serialize_with = "as_body")]
-    issuance: Box<UsedIssuance>,
+struct Existing<'a> {
+    issuance: IssuanceBody<'a>,
 }
 
 #[derive(Serialize)]
@@ -336,11 +339,6 @@ struct Minimum {
 #[derive(Serialize)]
 struct Version {
     version: u64,
-}
-
-/// Writes the whole issuance as it is now, as everywhere in the API.
-fn as_body<S: Serializer>(used: &UsedIssuance, serializer: S) -> Result<S::Ok, S::Error> {
-    IssuanceBody::new(used, time::timestamp()).serialize(serializer)
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use crate::http::call::Call;
 use crate::http::query::Query;
 use crate::http::streamed::{self, BrokenOff};
 use crate::service::Service;
+use crate::service::codes::Codes;
 use crate::service::exports::{Export, PORTION_ROWS};
 use crate::service::list::whole_number;
 
@@ -62,10 +63,10 @@ impl Format {
     }
 
     /// Writes the lines of a portion.
-    fn lines(self, portion: &[UsedIssuance], now: Timestamp) -> Result<Bytes, BrokenOff> {
+    fn lines(self, portion: &[UsedIssuance], codes: &Codes, now: Timestamp) -> Result<Bytes, BrokenOff> {
         let mut text = Vec::with_capacity(portion.len() * LINE_BYTES_MAX / 4);
         for used in portion {
-            let body = IssuanceBody::new(used, now);
+            let body = IssuanceBody::new(used, codes, now);
             match self {
                 Self::Csv => csv::write(&mut text, &body),
                 Self::Ndjson => {
@@ -107,8 +108,12 @@ async fn export(service: &Service, call: &Call, format: Format) -> Answer {
         &call.head,
         format.media_type(),
         PORTION_BYTES_MAX,
-        stream::once(ready(Ok(Bytes::from_static(format.header().as_bytes()))))
-            .chain(lines(format, export, first)),
+        stream::once(ready(Ok(Bytes::from_static(format.header().as_bytes())))).chain(lines(
+            format,
+            service.codes().clone(),
+            export,
+            first,
+        )),
     );
     let extension = format.extension();
     set_header(
@@ -122,23 +127,27 @@ async fn export(service: &Service, call: &Call, format: Format) -> Answer {
 /// Returns the lines of an export, of which the first portion is given.
 fn lines(
     format: Format,
+    codes: Codes,
     export: Export,
     first: Option<Vec<UsedIssuance>>,
 ) -> impl futures_util::Stream<Item = Result<Bytes, BrokenOff>> + Send + 'static {
-    stream::try_unfold((export, first), move |(mut export, first)| async move {
-        let portion = match first {
-            Some(first) => Some(first),
-            // The failure has been logged.
-            None => export.next().await.map_err(|_failed| BrokenOff)?,
-        };
-        match portion {
-            Some(portion) => {
-                let lines = format.lines(&portion, time::timestamp())?;
-                Ok(Some((lines, (export, None))))
+    stream::try_unfold(
+        (codes, export, first),
+        move |(codes, mut export, first)| async move {
+            let portion = match first {
+                Some(first) => Some(first),
+                // The failure has been logged.
+                None => export.next().await.map_err(|_failed| BrokenOff)?,
+            };
+            match portion {
+                Some(portion) => {
+                    let lines = format.lines(&portion, &codes, time::timestamp())?;
+                    Ok(Some((lines, (codes, export, None))))
+                }
+                None => Ok(None),
             }
-            None => Ok(None),
-        }
-    })
+        },
+    )
 }
 
 #[cfg(test)]
@@ -177,7 +186,9 @@ mod tests {
             }),
         };
         for format in [Format::Csv, Format::Ndjson] {
-            let line = format.lines(std::slice::from_ref(&used), latest).unwrap();
+            let line = format
+                .lines(std::slice::from_ref(&used), &Codes::default(), latest)
+                .unwrap();
             assert!(line.len() <= LINE_BYTES_MAX, "{format:?}: {}", line.len());
             // The bound is for such lines, and not many times as long.
             assert!(line.len() * 3 > LINE_BYTES_MAX, "{format:?}: {}", line.len());

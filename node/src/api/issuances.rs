@@ -1,5 +1,6 @@
 //! Issues coupons, and reads issuances.
 
+use actors::coupon::code::{Code, TypedCode};
 use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
 use actors::coupon::uses::{UseState, UsedIssuance};
 use actors::ids::{RequestKey, UserId};
@@ -11,6 +12,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::coupons::coupon_id;
+use super::error::Error;
 use super::list::{PageBody, cursor, limit};
 use super::uses::UseBody;
 use super::{Answer, principal, request_key, set_header, set_replayed};
@@ -19,6 +21,7 @@ use crate::http::json::{self, Text};
 use crate::http::problem::RequestError;
 use crate::http::query::Query;
 use crate::service::Service;
+use crate::service::codes::Codes;
 use crate::service::engine::{Issuance, IssueResponse};
 use crate::service::list::whole_number;
 
@@ -28,6 +31,10 @@ use crate::service::list::whole_number;
 pub(super) struct IssuanceBody<'a> {
     #[schema(value_type = String, pattern = "^[1-9][0-9]{0,15}-[1-9][0-9]{0,15}$")]
     pub(super) id: Text<IssuanceId>,
+    /// Names the issuance towards people, in any path in which its id does. It is read without regard to case
+    /// and dashes, with `O` as 0, and `I` and `L` as 1.
+    #[schema(value_type = String, pattern = "^([0-9A-HJKMNP-TV-Z]{4}){5,9}$")]
+    pub(super) code: Text<Code>,
     #[schema(minimum = 1, maximum = 9_007_199_254_740_991_usize)]
     pub(super) coupon_id: u64,
     #[schema(pattern = "^[!-~]{1,128}$")]
@@ -54,7 +61,7 @@ pub(super) struct IssuanceBody<'a> {
 
 impl<'a> IssuanceBody<'a> {
     /// The issuance as it is at `now`.
-    pub(super) fn new(used: &'a UsedIssuance, now: Timestamp) -> Self {
+    pub(super) fn new(used: &'a UsedIssuance, codes: &Codes, now: Timestamp) -> Self {
         let state = used.state(now);
         let status = match state {
             UseState::Expired => UseState::Issued,
@@ -64,16 +71,15 @@ impl<'a> IssuanceBody<'a> {
             status: status.as_str(),
             state: state.as_str(),
             latest_use: used.latest.as_ref().map(UseBody::from),
-            ..Self::from(&used.issuance)
+            ..Self::issued(&used.issuance, codes)
         }
     }
-}
 
-/// An issuance that was never used, in the moment in which it was issued.
-impl<'a> From<&'a Issuance> for IssuanceBody<'a> {
-    fn from(issuance: &'a Issuance) -> Self {
+    /// An issuance that was never used, in the moment in which it was issued.
+    pub(super) fn issued(issuance: &'a Issuance, codes: &Codes) -> Self {
         Self {
             id: Text(issuance.id),
+            code: Text(codes.of(issuance.id)),
             coupon_id: issuance.id.coupon.get(),
             user_id: issuance.user.as_str(),
             sequence: issuance.id.sequence.get(),
@@ -117,9 +123,9 @@ pub(super) async fn issue(service: &Service, call: &Call) -> Answer {
     let key = key.unwrap_or_else(RequestKey::random);
     let IssueResponse { used, replayed } = service.issue(coupon, user, key, &call.head.span).await?;
     let body = if replayed {
-        IssuanceBody::new(&used, time::timestamp())
+        IssuanceBody::new(&used, service.codes(), time::timestamp())
     } else {
-        IssuanceBody::from(&used.issuance)
+        IssuanceBody::issued(&used.issuance, service.codes())
     };
     let mut response = json::response(StatusCode::CREATED, &body);
     let id = used.issuance.id;
@@ -149,7 +155,7 @@ pub(super) async fn list(service: &Service, call: &Call) -> Answer {
     let now = time::timestamp();
     Ok(json::response(
         StatusCode::OK,
-        &PageBody::new(&page, |used| IssuanceBody::new(used, now)),
+        &PageBody::new(&page, |used| IssuanceBody::new(used, service.codes(), now)),
     ))
 }
 
@@ -166,7 +172,7 @@ pub(super) async fn list_of_user(service: &Service, call: &Call) -> Answer {
     let now = time::timestamp();
     Ok(json::response(
         StatusCode::OK,
-        &PageBody::new(&page, |used| IssuanceBody::new(used, now)),
+        &PageBody::new(&page, |used| IssuanceBody::new(used, service.codes(), now)),
     ))
 }
 
@@ -181,15 +187,28 @@ pub(super) fn of_coupon(query: &mut Query) -> Option<CouponId> {
 pub(super) async fn read(service: &Service, call: &Call) -> Answer {
     let principal = principal(service, call)?;
     principal.require_known()?;
-    let id = issuance_id(call.parameter())?;
+    let id = issuance_id(service, call)?;
     let used = service.issuance(id, &principal).await?;
     Ok(json::response(
         StatusCode::OK,
-        &IssuanceBody::new(&used, time::timestamp()),
+        &IssuanceBody::new(&used, service.codes(), time::timestamp()),
     ))
 }
 
-/// Parses the id in a path.
-pub(super) fn issuance_id(text: &str) -> Result<IssuanceId, RequestError> {
-    IssuanceId::parse(text).map_err(|error| RequestError::Malformed(error.to_string()))
+/// Reads the id or the code in a path. A wrong code is refused as an issuance that does not exist, without a read
+/// of the database.
+pub(super) fn issuance_id(service: &Service, call: &Call) -> Result<IssuanceId, Error> {
+    let text = call.parameter();
+    let id = IssuanceId::parse(text);
+    match TypedCode::read(text) {
+        None => id.map_err(|_| {
+            let rule = "an issuance is named by its id, like 42-17, or by its code of 20 letters and digits";
+            RequestError::Malformed(rule.to_owned()).into()
+        }),
+        // A long id looks like a code with one dash.
+        Some(code) => match (service.codes().find(&code), id) {
+            (Err(_), Ok(id)) => Ok(id),
+            (found, _) => Ok(found?),
+        },
+    }
 }

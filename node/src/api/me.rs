@@ -53,6 +53,6 @@ pub(super) async fn issuances(service: &Service, call: &Call) -> Answer {
     let now = time::timestamp();
     Ok(json::response(
         StatusCode::OK,
-        &PageBody::new(&page, |used| IssuanceBody::new(used, now)),
+        &PageBody::new(&page, |used| IssuanceBody::new(used, service.codes(), now)),
     ))
 }

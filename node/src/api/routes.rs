@@ -267,7 +267,7 @@ impl Operation {
     async fn respond(&self, service: &Service, call: &Call) -> Response {
         let mut response = self.answer(service, call).await.unwrap_or_else(|error| {
             report_refused_token(&call.head, &error);
-            error.into_response()
+            error.into_response(service.codes())
         });
         if self.access != Access::Anyone {
             mark_private(service.authenticator(), &mut response);

@@ -248,7 +248,7 @@ fn amount(amount: Option<u64>, errors: &mut Vec<FieldError>) -> Option<u64> {
 pub(super) async fn reserve(service: &Service, call: &Call) -> Answer {
     let principal = principal(service, call)?;
     let of_user = service.may_reserve(&principal)?;
-    let id = issuance_id(call.parameter())?;
+    let id = issuance_id(service, call)?;
     take(
         service,
         call,
@@ -264,7 +264,7 @@ pub(super) async fn reserve(service: &Service, call: &Call) -> Answer {
 pub(super) async fn redeem(service: &Service, call: &Call) -> Answer {
     let principal = principal(service, call)?;
     principal.require_use()?;
-    let id = issuance_id(call.parameter())?;
+    let id = issuance_id(service, call)?;
     take(
         service,
         call,
@@ -280,7 +280,7 @@ pub(super) async fn redeem(service: &Service, call: &Call) -> Answer {
 pub(super) async fn release(service: &Service, call: &Call) -> Answer {
     let principal = principal(service, call)?;
     let of_user = service.may_reserve(&principal)?;
-    let id = issuance_id(call.parameter())?;
+    let id = issuance_id(service, call)?;
     let order = call.json_checked::<OrderBody>()?;
     take(
         service,
@@ -297,7 +297,7 @@ pub(super) async fn release(service: &Service, call: &Call) -> Answer {
 pub(super) async fn refund(service: &Service, call: &Call) -> Answer {
     let principal = principal(service, call)?;
     principal.require_use()?;
-    let id = issuance_id(call.parameter())?;
+    let id = issuance_id(service, call)?;
     let order = call.json_checked::<OrderBody>()?;
     take(
         service,
@@ -314,7 +314,7 @@ pub(super) async fn refund(service: &Service, call: &Call) -> Answer {
 pub(super) async fn revoke(service: &Service, call: &Call) -> Answer {
     let principal = principal(service, call)?;
     principal.require_admin()?;
-    let id = issuance_id(call.parameter())?;
+    let id = issuance_id(service, call)?;
     let body = call.json_or_default::<RevokeBody>()?;
     let fits = |reason: &String| reason.chars().count() <= REASON_CHARS_MAX && !reason.contains('\0');
     if !body.reason.as_ref().is_none_or(fits) {
@@ -341,7 +341,8 @@ async fn take(
     let (used, replayed) = service
         .use_issuance(id, of_user, principal, step, &call.head.span)
         .await?;
-    let mut response = json::response(StatusCode::OK, &IssuanceBody::new(&used, time::timestamp()));
+    let body = IssuanceBody::new(&used, service.codes(), time::timestamp());
+    let mut response = json::response(StatusCode::OK, &body);
     set_replayed(&mut response, replayed);
     Ok(response)
 }
@@ -350,7 +351,7 @@ async fn take(
 pub(super) async fn quote(service: &Service, call: &Call) -> Answer {
     let principal = principal(service, call)?;
     principal.require_known()?;
-    let id = issuance_id(call.parameter())?;
+    let id = issuance_id(service, call)?;
     let amount = Query::read(&call.head, |query| {
         query.required("order_amount", "must be a whole number", whole_number)
     })?;
@@ -363,7 +364,7 @@ pub(super) async fn quote(service: &Service, call: &Call) -> Answer {
 /// `GET /v1/issuances/{id}/uses`
 pub(super) async fn list(service: &Service, call: &Call) -> Answer {
     principal(service, call)?.require_reader_or_service()?;
-    let id = issuance_id(call.parameter())?;
+    let id = issuance_id(service, call)?;
     let (after, limit) = Query::read(&call.head, |query| (cursor(query), limit(query)))?;
     let page = service
         .uses_of(id, after.unwrap_or(UseNumber::NONE), limit)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actors::coupon::CouponKind;
-use actors::coupon::rows::CouponRows;
+use actors::coupon::rows::{AddSecretError, CouponRows};
 use actors::store::mysql::{self, MySqlStore};
 use actors::store::sqlite::{self, SqliteStore};
 use actors::store::{ClusterStore, Store, StoreError};
@@ -131,6 +131,17 @@ impl Database {
         match config.store_url()? {
             StoreUrl::Sqlite(path) => Ok(SqliteStore::migrate(&file_options(path)).await?),
             StoreUrl::MySql(url) => Ok(MySqlStore::migrate(&server_options(config, url)).await?),
+        }
+    }
+
+    /// Adds a secret of codes to the database, which nodes may use meanwhile. Returns its number.
+    pub(crate) async fn add_code_secret(config: &Config) -> Result<u32, AddSecretError> {
+        match config
+            .store_url()
+            .map_err(|error| AddSecretError::Open(Box::new(error)))?
+        {
+            StoreUrl::Sqlite(path) => SqliteStore::add_code_secret(&path).await,
+            StoreUrl::MySql(url) => MySqlStore::add_code_secret(&url).await,
         }
     }
 

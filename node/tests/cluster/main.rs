@@ -9,6 +9,7 @@
 mod balancer;
 mod bulk;
 mod change_keys;
+mod codes;
 mod kills;
 mod leases;
 mod logs;

@@ -83,6 +83,12 @@ impl Member {
         self.keys.push(format!("{start}{value}"));
     }
 
+    /// Returns the URL of its database.
+    pub fn store_url(&self) -> &str {
+        let mut urls = self.keys.iter().filter_map(|key| key.strip_prefix("store.url="));
+        urls.next().expect("it has a database")
+    }
+
     /// Starts the node, and returns once the node is ready. Blocks.
     pub fn start(&mut self) {
         self.process = Some(Node::start_at(

@@ -196,7 +196,7 @@ async fn an_export_has_every_issuance_once_in_order_as_the_api_shows_it() {
     );
     let lines: Vec<&str> = body.split("\r\n").collect();
     assert_eq!((lines.len(), lines[6]), (7, ""), "{body}");
-    assert!(lines[0].starts_with("id,coupon_id,sequence,user_id,"), "{body}");
+    assert!(lines[0].starts_with("id,code,coupon_id,sequence,user"), "{body}");
     let items = list["items"].as_array().unwrap();
     let users = ["alice", "\"b,o\"\"b\"", "'=1+1", "'-carol", "''dave"];
     for (at, (item, user)) in items.iter().zip(users).enumerate() {
@@ -205,14 +205,9 @@ async fn an_export_has_every_issuance_once_in_order_as_the_api_shows_it() {
             1 => format!("redeemed,'@order,50,5,,{}", item["use"]["at"].as_str().unwrap()),
             _ => ",,,,,".to_owned(),
         };
-        let expected = format!(
-            "{id}-{sequence},{id},{sequence},{user},{},{},{},{},{used}",
-            text("status"),
-            text("state"),
-            text("issued_at"),
-            text("expires_at"),
-            sequence = at + 1
-        );
+        let times = ["status", "state", "issued_at", "expires_at"].map(text).join(",");
+        let (code, sequence) = (text("code"), at + 1);
+        let expected = format!("{id}-{sequence},{code},{id},{sequence},{user},{times},{used}");
         assert_eq!(lines[at + 1], expected);
     }
 }

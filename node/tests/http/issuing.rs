@@ -22,7 +22,7 @@ async fn an_issuance_is_returned_with_all_fields() {
     assert_eq!(reply.header("idempotent-replayed"), "");
     let (issued_at, expires_at) = (reply.body["issued_at"].clone(), reply.body["expires_at"].clone());
     assert!(expires_at.as_str().unwrap() > issued_at.as_str().unwrap());
-    let whole = json!({"id": format!("{id}-1"), "coupon_id": id, "user_id": "alice", "sequence": 1, "status": "issued",
+    let whole = json!({"id": format!("{id}-1"), "code": reply.body["code"], "coupon_id": id, "user_id": "alice", "sequence": 1, "status": "issued",
         "state": "issued", "issued_at": issued_at, "expires_at": expires_at, "usable_until": expires_at});
     assert_eq!(reply.body, whole);
     assert_eq!(

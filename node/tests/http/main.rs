@@ -7,6 +7,7 @@ mod bulk;
 mod changes;
 mod checkout;
 mod clients;
+mod codes;
 mod configuration;
 mod contract;
 mod cors;

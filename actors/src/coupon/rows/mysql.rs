@@ -1,5 +1,6 @@
 //! The rows of coupons and issuances in MySQL and MariaDB.
 
+mod codes;
 mod insert;
 mod insert_uses;
 mod load;

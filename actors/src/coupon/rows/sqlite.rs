@@ -1,5 +1,6 @@
 //! The rows of coupons and issuances in SQLite.
 
+mod codes;
 mod load;
 mod read_back;
 mod reads;

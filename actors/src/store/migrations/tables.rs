@@ -200,7 +200,7 @@ mod tests {
         let made = all(&mysql(&[]));
         assert_eq!(
             list(made.keys()),
-            "cluster, coupon_changes, coupons, issuances, nodes, shards, uses",
+            "cluster, code_secrets, coupon_changes, coupons, issuances, nodes, shards, uses",
             "{made:?}"
         );
         let nodes = [

@@ -180,6 +180,12 @@ fn durable(path: &Path) -> SqliteConnectOptions {
         .synchronous(SqliteSynchronous::Full)
 }
 
+/// Connects to an existing database beside the process that has it open, which does the checkpoints.
+pub(super) async fn beside(path: &Path) -> Result<SqliteConnection, OpenError> {
+    let options = durable(path).create_if_missing(false);
+    Ok(options.pragma("wal_autocheckpoint", "0").connect().await?)
+}
+
 /// Returns the pool of the one connection that does checkpoints while there is time. The connection's thread
 /// has a low priority.
 pub(super) async fn mover(path: &Path) -> Result<SqlitePool, sqlx::Error> {

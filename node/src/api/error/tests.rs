@@ -12,7 +12,11 @@ use crate::service::auth::TokenRefusal;
 use crate::service::store_calls::{read_error, write_error};
 
 async fn respond(error: service::Error) -> (u16, Value, Option<u64>) {
-    let response = Error::from(error).into_response();
+    respond_with(error, &Codes::default()).await
+}
+
+async fn respond_with(error: service::Error, codes: &Codes) -> (u16, Value, Option<u64>) {
+    let response = Error::from(error).into_response(codes);
     assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
     let retry_after = response
         .headers()
@@ -37,11 +41,11 @@ fn issuance(at: Timestamp) -> Issuance {
 }
 
 /// Refusals, with their codes and extra members.
-fn refusals() -> Vec<(service::Error, &'static str, Value)> {
+fn refusals(codes: &Codes) -> Vec<(service::Error, &'static str, Value)> {
     let at = Timestamp::parse("2026-11-27T00:00:00Z").unwrap();
     let time = json!("2026-11-27T00:00:00.000000Z");
     let issuance = issuance(at);
-    let existing = serde_json::to_value(IssuanceBody::from(&issuance)).unwrap();
+    let existing = serde_json::to_value(IssuanceBody::issued(&issuance, codes)).unwrap();
     let (starts_at, ends_at, server_time) = (at, at, at);
     vec![
         (Refusal::UnknownCoupon.into(), "UNKNOWN_COUPON", json!({})),
@@ -86,7 +90,8 @@ fn refusals() -> Vec<(service::Error, &'static str, Value)> {
 
 #[tokio::test]
 async fn a_problem_has_exactly_the_expected_members() {
-    let mut cases = refusals();
+    let codes = Codes::default();
+    let mut cases = refusals(&codes);
     cases.extend([
         (
             E::Unauthenticated(MissingCredentials::Token),
@@ -117,7 +122,7 @@ async fn a_problem_has_exactly_the_expected_members() {
         ),
     ]);
     for (error, code, members) in cases {
-        let (status, mut body, _) = respond(error).await;
+        let (status, mut body, _) = respond_with(error, &codes).await;
         let title = body.as_object_mut().unwrap().remove("title");
         assert!(
             title.is_some_and(|title| title.as_str().is_some_and(|title| !title.is_empty())),
@@ -136,7 +141,7 @@ async fn a_problem_has_exactly_the_expected_members() {
 #[tokio::test]
 async fn a_sold_out_response_has_exactly_these_bytes() {
     let error = service::Error::from(Refusal::SoldOut { total_quantity: 500 });
-    let body = Error::from(error).into_response().into_body();
+    let body = Error::from(error).into_response(&Codes::default()).into_body();
     let text = concat!(
         r#"{"type":"urn:firstcome:problem:SOLD_OUT","title":"The coupon is sold out","status":409,"#,
         r#""code":"SOLD_OUT","applied":false,"total_quantity":500}"#

@@ -10,12 +10,13 @@ use std::io::Write;
 use crate::api::issuances::IssuanceBody;
 
 /// The names of the cells, in order.
-pub(super) const HEADER: &str = "id,coupon_id,sequence,user_id,status,state,issued_at,expires_at,use_kind,\
+pub(super) const HEADER: &str = "id,code,coupon_id,sequence,user_id,status,state,issued_at,expires_at,use_kind,\
                                  use_order_id,use_order_amount,use_discount,use_hold_until,use_at\r\n";
 
 /// Appends the line of an issuance.
 pub(super) fn write(text: &mut Vec<u8>, issuance: &IssuanceBody<'_>) {
     plain(text, &issuance.id.0);
+    next(text, Some(&issuance.code.0));
     next(text, Some(&issuance.coupon_id));
     next(text, Some(&issuance.sequence));
     text.push(b',');

@@ -15,8 +15,8 @@ pub(super) const TAGS: [(&str, &str); 5] = [
     (
         "using",
         "Shops use issuances for orders: reserve at the checkout, redeem when it is paid, release or refund to \
-         give it back. At most one order has an issuance. The same step for the same order again is answered \
-         200 with `Idempotent-Replayed: true`.",
+         give it back. At most one order has an issuance. A path names it by its id or its code. The same step \
+         for the same order again is answered 200 with `Idempotent-Replayed: true`.",
     ),
     ("cluster", "Administrators see which node owns what."),
     (

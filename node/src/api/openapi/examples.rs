@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 /// The user of all examples.
 pub(super) const USER: &str = "alice";
 
+/// The code of the issuance. Each database has a secret of its own, so no node takes it.
+const CODE: &str = "0000000GGGYTHC1FGYHH";
+
 /// The amount of the order in all examples.
 pub(super) const ORDER_AMOUNT: u64 = 45_000;
 
@@ -116,6 +119,7 @@ fn coupon() -> Value {
 pub(super) fn issuance() -> Value {
     json!({
         "id": "1-1",
+        "code": CODE,
         "coupon_id": 1,
         "user_id": USER,
         "sequence": 1,

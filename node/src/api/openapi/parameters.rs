@@ -54,9 +54,9 @@ pub(super) fn path_parameter(template: &str) -> Option<Parameter> {
     let (name, schema) = match template {
         _ if template.starts_with("/v1/issuances/{id}") => (
             "id",
-            ObjectBuilder::new()
-                .schema_type(Type::String)
-                .pattern(Some("^[1-9][0-9]{0,15}-[1-9][0-9]{0,15}$")),
+            ObjectBuilder::new().schema_type(Type::String).pattern(Some(
+                "^([1-9][0-9]{0,15}-[1-9][0-9]{0,15}|(-*[0-9A-Za-z]-*){20,36})$",
+            )),
         ),
         "/docs/{file}" => ("file", ObjectBuilder::new().schema_type(Type::String)),
         _ if template.contains("{id}") => ("id", schemas::whole_number(1, actors::ids::ID_MAX)),

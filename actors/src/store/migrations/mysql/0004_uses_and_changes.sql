@@ -64,3 +64,10 @@ SET @statement = IF(
 PREPARE statement FROM @statement;
 EXECUTE statement;
 DEALLOCATE PREPARE statement;
+
+-- The secrets under which codes of issuances are signed, in hexadecimal. Rows are only added. Times are in seconds, by the clock of the database.
+CREATE TABLE IF NOT EXISTS code_secrets (
+    number   INT      NOT NULL PRIMARY KEY CHECK (number >= 1),
+    secret   CHAR(64) NOT NULL,
+    made_at  BIGINT   NOT NULL
+) ENGINE = InnoDB DEFAULT CHARACTER SET ascii COLLATE ascii_bin;

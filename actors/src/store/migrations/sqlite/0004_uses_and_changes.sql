@@ -44,3 +44,10 @@ CREATE TABLE coupon_changes (
 ) WITHOUT ROWID;
 ALTER TABLE coupons ADD COLUMN created_by TEXT;
 ALTER TABLE coupons ADD COLUMN created_as TEXT;
+
+-- The secrets under which codes of issuances are signed, in hexadecimal. Rows are only added. Times are in seconds.
+CREATE TABLE code_secrets (
+    number   INTEGER PRIMARY KEY CHECK (number >= 1),
+    secret   TEXT    NOT NULL,
+    made_at  INTEGER NOT NULL
+) STRICT;

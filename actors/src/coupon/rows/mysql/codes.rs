@@ -1,0 +1,93 @@
+//! The secrets of codes.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::MySqlConnection;
+use tokio::time::timeout;
+
+use crate::coupon::code::{CodeSecret, SECRETS_MAX};
+use crate::coupon::rows::codes::{self, AddSecretError, CodeRows};
+use crate::store::columns::number;
+use crate::store::mysql::error::{on_read, on_write};
+use crate::store::mysql::{MySqlStore, READ, WRITE, framed};
+use crate::store::{Result, StoreError};
+
+const SECRETS: &str = "
+SELECT number, secret, CAST(UNIX_TIMESTAMP() AS SIGNED) - made_at AS age FROM code_secrets ORDER BY number LIMIT ?";
+
+const MAKE_FIRST: &str = "
+INSERT INTO code_secrets (number, secret, made_at) VALUES (1, ?, UNIX_TIMESTAMP())
+    ON DUPLICATE KEY UPDATE code_secrets.number = code_secrets.number";
+
+const ADD: &str = "
+INSERT INTO code_secrets (number, secret, made_at)
+SELECT next.number, ?, UNIX_TIMESTAMP()
+  FROM (SELECT COALESCE(MAX(former.number), 0) + 1 AS number FROM code_secrets AS former) AS next
+ WHERE next.number <= ?";
+
+/// Limit of adding a secret on a connection.
+const ADD_LIMIT: Duration = Duration::from_secs(10);
+
+#[async_trait]
+impl CodeRows for MySqlStore {
+    async fn code_secrets(&self) -> Result<Vec<CodeSecret>> {
+        framed!(READ, others, self, secrets)
+    }
+
+    async fn make_first_code_secret(&self) -> Result<()> {
+        framed!(WRITE, others, self, make_first)
+    }
+}
+
+impl MySqlStore {
+    /// Adds a secret of codes to the database at this URL, which running nodes learn of. Returns its number.
+    ///
+    /// # Errors
+    ///
+    /// The reason.
+    pub async fn add_code_secret(url: &str) -> std::result::Result<u32, AddSecretError> {
+        let opened = Self::connect_once(url).await;
+        let mut connection = opened.map_err(|error| AddSecretError::Open(Box::new(error)))?;
+        let added = timeout(ADD_LIMIT, add(&mut connection)).await;
+        let unknown = |_| StoreError::Unknown(format!("the database did not answer within {ADD_LIMIT:?}"));
+        added
+            .map_err(unknown)??
+            .ok_or(AddSecretError::TooMany(SECRETS_MAX))
+    }
+}
+
+async fn secrets(connection: &mut MySqlConnection) -> Result<Vec<CodeSecret>> {
+    let rows = sqlx::query(SECRETS)
+        .bind(SECRETS_MAX)
+        .fetch_all(connection)
+        .await
+        .map_err(on_read)?;
+    rows.iter().map(codes::secret).collect()
+}
+
+async fn make_first(connection: &mut MySqlConnection) -> Result<()> {
+    let made = sqlx::query(MAKE_FIRST)
+        .bind(CodeSecret::random_text())
+        .execute(connection)
+        .await;
+    made.map(drop).map_err(on_write)
+}
+
+/// Adds a secret, and returns its number. `None` if there are as many as there may be.
+async fn add(connection: &mut MySqlConnection) -> Result<Option<u32>> {
+    let added = sqlx::query(ADD)
+        .bind(CodeSecret::random_text())
+        .bind(SECRETS_MAX)
+        .execute(&mut *connection)
+        .await
+        .map_err(on_write)?;
+    if added.rows_affected() == 0 {
+        return Ok(None);
+    }
+    let newest = sqlx::query("SELECT MAX(number) AS number FROM code_secrets")
+        .fetch_one(connection)
+        .await
+        .map_err(on_read)?;
+    number(&newest, "number").map(Some)
+}
