@@ -19,8 +19,8 @@ pub const REQUEST_KEY_BYTES_MAX: usize = 255;
 /// Maximum length of an order's id, in bytes.
 pub const ORDER_ID_BYTES_MAX: usize = 64;
 
-/// Maximum length of an author, in bytes: a user id with a word before it.
-pub const AUTHOR_BYTES_MAX: usize = USER_ID_BYTES_MAX + 16;
+/// Maximum length of an author, in bytes: a user id after `user:`.
+pub const AUTHOR_BYTES_MAX: usize = USER_ID_BYTES_MAX + 5;
 
 /// Maximum length of a node id, in bytes.
 pub const NODE_ID_BYTES_MAX: usize = 64;
@@ -213,16 +213,6 @@ text_id!(
 );
 
 text_id!(
-    /// Who asked for something that is stored: `admin`, or the name of a user or service after a word that says
-    /// which of both.
-    Author,
-    AUTHOR_BYTES_MAX,
-    "an author",
-    "1 to 144 visible ASCII characters",
-    |byte| byte.is_ascii_graphic()
-);
-
-text_id!(
     /// A member of the cluster, by the name that its operator gave or the name that its data directory keeps.
     NodeId,
     NODE_ID_BYTES_MAX,
@@ -243,10 +233,63 @@ impl RequestKey {
     }
 }
 
+/// What somebody is who asked for something that is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthorKind {
+    /// A user, maybe with a role.
+    User,
+    /// A named key.
+    Key,
+}
+
+impl AuthorKind {
+    /// Returns the word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Key => "key",
+        }
+    }
+}
+
+/// Who asked for something that is stored: a user or a named key. Its text is the word for the kind, a colon, and the
+/// name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Author {
+    kind: AuthorKind,
+    text: SmolStr,
+}
+
 impl Author {
-    /// Returns the author of something whose author is not known.
-    pub fn unknown() -> Self {
-        Self(SmolStr::new_static("unknown"))
+    /// Returns the author with this name. `None` if the name is not 1 to [`USER_ID_BYTES_MAX`] visible ASCII
+    /// characters.
+    pub fn new(kind: AuthorKind, name: &str) -> Option<Self> {
+        let is_name =
+            (1..=USER_ID_BYTES_MAX).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic());
+        let text = smol_str::format_smolstr!("{}:{name}", kind.as_str());
+        is_name.then_some(Self { kind, text })
+    }
+
+    /// Reads the text. `None` if it is not that of an author.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (kind, name) = text.split_once(':')?;
+        let mut kinds = [AuthorKind::User, AuthorKind::Key].into_iter();
+        Self::new(kinds.find(|known| known.as_str() == kind)?, name)
+    }
+
+    /// Returns what the author is.
+    pub fn kind(&self) -> AuthorKind {
+        self.kind
+    }
+
+    /// Returns the author's name.
+    pub fn name(&self) -> &str {
+        &self.text[self.kind.as_str().len() + 1..]
+    }
+
+    /// Returns the text.
+    pub fn as_str(&self) -> &str {
+        &self.text
     }
 }
 
@@ -312,6 +355,33 @@ mod tests {
         assert!(RequestKey::parse("order 1").is_err());
         assert!(NodeId::parse(&"n".repeat(64)).is_ok() && NodeId::parse(&"n".repeat(65)).is_err());
         assert!(NodeId::parse("a|b").is_err());
+    }
+
+    #[test]
+    fn an_author_is_read_from_its_text() {
+        for (kind, name) in [
+            (AuthorKind::User, "auth0|alice"),
+            (AuthorKind::User, "key:a:b"),
+            (AuthorKind::Key, &"x".repeat(USER_ID_BYTES_MAX)),
+        ] {
+            let author = Author::new(kind, name).unwrap();
+            assert_eq!((author.kind(), author.name()), (kind, name));
+            assert!(author.as_str().len() <= AUTHOR_BYTES_MAX);
+            assert_eq!(Author::parse(author.as_str()), Some(author));
+        }
+        for text in [
+            "",
+            "key",
+            "key:",
+            "key:a b",
+            "root:a",
+            "user:\u{e9}",
+            "keyx",
+            ":a",
+        ] {
+            assert_eq!(Author::parse(text), None, "{text:?}");
+        }
+        assert_eq!(Author::new(AuthorKind::Key, &"x".repeat(129)), None);
     }
 
     #[test]

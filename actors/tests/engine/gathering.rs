@@ -67,7 +67,7 @@ async fn issuing_and_using_in_turn_takes_one_batch_of_each_sort() {
         let request = UseRequest {
             sequence: Sequence::new(number),
             of_user: None,
-            author: Author::unknown(),
+            author: Author::parse("key:shop").unwrap(),
             step: Step::Redeem {
                 order: OrderId::parse(&format!("order-{number}")).unwrap(),
                 amount: Some(1),

@@ -4,9 +4,9 @@ use actors::coupon::change_keys::{CHANGE_KEYS_MAX, ChangeKeys, KeyedChange};
 use actors::coupon::entry::CouponRun;
 use actors::coupon::ids::{CouponId, Sequence};
 use actors::coupon::offer::{Coupon, Discount, Offer, Status};
-use actors::coupon::record::{AuthorKind, ChangeAuthor, ChangeRecord, ChangeRow};
+use actors::coupon::record::{ChangeRecord, ChangeRow};
 use actors::coupon::rows::{CouponRows, Created, NewCoupon};
-use actors::ids::{Epoch, ID_MAX, RequestKey};
+use actors::ids::{Author, AuthorKind, Epoch, ID_MAX, RequestKey};
 use actors::store::batch::FoundRows;
 use actors::store::{ClusterStore, EntryStore, Loaded};
 use actors::time::Timestamp;
@@ -251,7 +251,7 @@ pub async fn a_fenced_change_is_not_stored(database: &impl Database) {
 pub async fn a_change_and_its_record_are_stored_together_and_once(database: &impl Database) {
     let store = database.store();
     let record = |name: &str, asked: &str| ChangeRecord {
-        author: ChangeAuthor::new(AuthorKind::Key, name).unwrap(),
+        author: Author::new(AuthorKind::Key, name).unwrap(),
         asked: asked.to_owned(),
     };
     let changes = async |coupon, after, limit| {

@@ -6,10 +6,10 @@
 //! statements of the build before it.
 
 use actors::coupon::offer::{Discount, Offer, Status};
-use actors::coupon::record::{AuthorKind, ChangeAuthor, ChangeRecord};
+use actors::coupon::record::ChangeRecord;
 use actors::coupon::rows::{Created, NewCoupon};
 use actors::coupon::uses::UseNumber;
-use actors::ids::Incarnation;
+use actors::ids::{Author, AuthorKind, Incarnation};
 use actors::store::Loaded;
 use sqlx::{AssertSqlSafe, Database as Driver, Executor, IntoArguments, Row};
 use testkit::servers::ServerKind;
@@ -189,7 +189,7 @@ impl Stored {
 
 fn resumed(owned: &Owned) -> Portion {
     let record = ChangeRecord {
-        author: ChangeAuthor::new(AuthorKind::Key, "admin").unwrap(),
+        author: Author::new(AuthorKind::Key, "admin").unwrap(),
         asked: "{}".to_owned(),
     };
     owned.recorded_change(Some(record))

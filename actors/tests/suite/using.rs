@@ -7,7 +7,7 @@ use actors::coupon::ids::{IssuanceId, Sequence};
 use actors::coupon::ledger::LedgerRows;
 use actors::coupon::rows::CouponRows;
 use actors::coupon::uses::{Figures, LatestUse, Use, UseCounts, UseKind, UseNumber};
-use actors::ids::{AUTHOR_BYTES_MAX, Author, ID_MAX, ORDER_ID_BYTES_MAX, OrderId};
+use actors::ids::{Author, AuthorKind, ID_MAX, ORDER_ID_BYTES_MAX, OrderId, USER_ID_BYTES_MAX};
 use actors::store::batch::FoundRows;
 use actors::store::{EntryStore, Loaded};
 
@@ -33,7 +33,7 @@ pub fn reserved(owned: &Owned, number: u64, sequence: u64) -> Use {
             at: after_noon(number as i64),
         },
         reason: None,
-        author: Author::parse("service:shop").unwrap(),
+        author: Author::parse("key:shop").unwrap(),
         counts: UseCounts {
             reserved: number,
             ..UseCounts::default()
@@ -53,7 +53,7 @@ pub fn revoked(owned: &Owned, number: u64, sequence: u64, returned: u64) -> Use 
             ..reserved.shown
         },
         reason: Some("it's \"\\ fraud 🎉\n".to_owned()),
-        author: Author::parse("admin").unwrap(),
+        author: Author::parse("key:admin").unwrap(),
         counts: UseCounts {
             revoked: returned,
             returned,
@@ -110,7 +110,7 @@ async fn stored(store: &impl CouponStore) -> ((Owned, [Use; 3]), (Owned, Use)) {
         .unwrap();
     let mut longest = reserved(&one, 2, 3);
     longest.shown.order = Some(OrderId::parse(&"'\\".repeat(ORDER_ID_BYTES_MAX / 2)).unwrap());
-    longest.author = Author::parse(&"\"".repeat(AUTHOR_BYTES_MAX)).unwrap();
+    longest.author = Author::new(AuthorKind::User, &"\"".repeat(USER_ID_BYTES_MAX)).unwrap();
     longest.shown.figures = Some(Figures {
         amount: ID_MAX,
         discount: 0,
@@ -208,7 +208,7 @@ pub async fn uses_are_stored_only_under_their_fence_and_all_or_none(database: &i
             }
             3 => other.shown.hold_until = Some(after_noon(1_000_001)),
             4 => other.shown.at = after_noon(3),
-            5 => other.author = Author::parse("admin").unwrap(),
+            5 => other.author = Author::parse("key:admin").unwrap(),
             6 => other.reason = Some(String::new()),
             7 => other.counts.redeemed = 1,
             _ => other.shown.kind = UseKind::Redeemed,

@@ -1,6 +1,6 @@
 //! The audit log: what administrators changed about a coupon, and who did it.
 
-use actors::coupon::record::{AuthorKind, ChangeRecord, ChangeRow};
+use actors::coupon::record::{ChangeRecord, ChangeRow};
 use actors::time::Timestamp;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -61,10 +61,7 @@ impl From<&ChangeRow> for ChangeBody {
         Self {
             version: row.version,
             who: record.map(|ChangeRecord { author, .. }| WhoBody {
-                kind: match author.kind() {
-                    AuthorKind::User => "user",
-                    AuthorKind::Key => "key",
-                },
+                kind: author.kind().as_str(),
                 name: author.name().to_owned(),
             }),
             when: Text(row.changed_at),
@@ -78,16 +75,15 @@ pub(super) fn record(
     principal: &Principal,
     change: &str,
     body: Option<&Call>,
-) -> Result<Option<ChangeRecord>, Error> {
+) -> Result<ChangeRecord, Error> {
     let asked = WhatBody {
         change: change.to_owned(),
         fields: body.map(Call::json).transpose()?.unwrap_or_default(),
     };
     // Texts and values that were JSON always have a JSON form.
     let asked = serde_json::to_string(&asked).unwrap_or_default();
-    Ok(principal
-        .change_author()?
-        .map(|author| ChangeRecord { author, asked }))
+    let author = principal.author()?;
+    Ok(ChangeRecord { author, asked })
 }
 
 /// `GET /v1/coupons/{id}/changes`

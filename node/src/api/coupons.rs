@@ -59,7 +59,7 @@ pub(super) async fn create(service: &Service, call: &Call) -> Answer {
         offer,
         status,
         created_at: time::timestamp(),
-        record,
+        record: Some(record),
     };
     let (view, replayed) = service.create_coupon(new, by).await?;
     let mut response = coupon(StatusCode::CREATED, &view);
@@ -112,7 +112,7 @@ async fn change(
         change,
         if_versions: if_match::versions(&call.head)?,
         key: request_key(&call.head)?,
-        record: record?,
+        record: Some(record?),
     };
     let changing = service.change_coupon(id, request, by, &call.head.span);
     let (view, replayed) = changing.await?;

@@ -30,7 +30,7 @@ impl Service {
         let request = UseRequest {
             sequence: id.sequence,
             of_user,
-            author: principal.author(),
+            author: principal.author()?,
             step,
         };
         let deadline = if is_change {

@@ -385,7 +385,7 @@ fn revocation(sequence: u64) -> UseRequest {
     UseRequest {
         sequence: Sequence::new(sequence),
         of_user: None,
-        author: Author::unknown(),
+        author: Author::parse("key:shop").unwrap(),
         step: uses::decide::Step::Revoke {
             reason: None,
             returns: true,

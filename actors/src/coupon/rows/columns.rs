@@ -6,7 +6,7 @@ use crate::coupon::ledger::CouponHead;
 use crate::coupon::offer::{
     Coupon, Discount, Issuance, Metadata, NTH_BEYOND_LIMITS, Offer, PER_USER_LIMIT_MAX, Status,
 };
-use crate::coupon::record::{ChangeAuthor, ChangeRecord, ChangeRow};
+use crate::coupon::record::{ChangeRecord, ChangeRow};
 use crate::coupon::uses::{Figures, LatestUse, Use, UseCounts, UseKind, UseNumber};
 use crate::ids::{Author, OrderId, RequestKey, UserId};
 use crate::store::Result;
@@ -137,15 +137,15 @@ macro_rules! creation_columns {
 pub(crate) use creation_columns;
 
 /// Returns the values of a record's two columns: who made a change, and what it asked for.
-pub(crate) fn record_columns(record: Option<&ChangeRecord>) -> (Option<String>, Option<&str>) {
+pub(crate) fn record_columns(record: Option<&ChangeRecord>) -> (Option<&str>, Option<&str>) {
     record
-        .map(|record| (record.author.column(), record.asked.as_str()))
+        .map(|record| (record.author.as_str(), record.asked.as_str()))
         .unzip()
 }
 
 /// Returns the row of the audit log for this version, from the columns `changed_at`, `author` and `asked`.
 pub(crate) fn change_row(row: &impl StoredRow, version: u64) -> Result<ChangeRow> {
-    let author = row.optional_text("author")?.map(ChangeAuthor::parse);
+    let author = row.optional_text("author")?.map(Author::parse);
     let author = author.map(|author| readable(author, "author")).transpose()?;
     let asked = row.optional_text("asked")?.map(str::to_owned);
     Ok(ChangeRow {
@@ -229,7 +229,7 @@ pub(crate) fn used(row: &impl StoredRow) -> Result<Use> {
         sequence: Sequence::new(number(row, "sequence")?),
         shown: shown_use(row)?,
         reason: row.optional_text("reason")?.map(str::to_owned),
-        author: readable(Author::parse(row.text("author")?).ok(), "author")?,
+        author: readable(Author::parse(row.text("author")?), "author")?,
         counts: UseCounts {
             reserved: number(row, "reserved")?,
             redeemed: number(row, "redeemed")?,

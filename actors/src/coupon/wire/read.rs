@@ -13,10 +13,10 @@ use crate::coupon::offer::{
     Coupon, Discount, DiscountKind, DiscountPatch, InvalidField, Issuance, MetadataPatch, Offer, OfferPatch,
     Status,
 };
-use crate::coupon::record::{ASKED_BYTES_MAX, ChangeAuthor, ChangeRecord};
+use crate::coupon::record::{ASKED_BYTES_MAX, ChangeRecord};
 use crate::coupon::uses::UsedIssuance;
 use crate::coupon::{CouponAsk, CouponOutcome};
-use crate::ids::{ID_MAX, RequestKey, UserId};
+use crate::ids::{Author, ID_MAX, RequestKey, UserId};
 use crate::owning::kind::DecodeError;
 use crate::time::Timestamp;
 
@@ -69,7 +69,7 @@ fn change(request: messages::Change) -> Result<ChangeRequest> {
     let record = match (request.author.as_deref(), request.asked.clone()) {
         (None, None) => None,
         (Some(author), Some(asked)) if asked.len() <= ASKED_BYTES_MAX => {
-            let author = ChangeAuthor::parse(author).required("author")?;
+            let author = Author::parse(author).required("author")?;
             Some(ChangeRecord { author, asked })
         }
         _ => return Err(DecodeError::Wrong("record")),

@@ -11,13 +11,13 @@ use crate::coupon::issue::{IssueOutcome, IssueRequest, Refusal};
 use crate::coupon::offer::{
     Coupon, Discount, DiscountKind, DiscountPatch, InvalidField, Issuance, Offer, OfferPatch, Status,
 };
-use crate::coupon::record::{AuthorKind, ChangeAuthor, ChangeRecord};
+use crate::coupon::record::ChangeRecord;
 use crate::coupon::uses::decide::{Step, UseRefusal};
 use crate::coupon::uses::{
     Figures, LatestUse, UseCounts, UseDone, UseKind, UseOutcome, UseRequest, UsedIssuance,
 };
 use crate::coupon::{CouponAsk, CouponKind, CouponOutcome};
-use crate::ids::{Author, ID_MAX, OrderId, RequestKey, UserId};
+use crate::ids::{Author, AuthorKind, ID_MAX, OrderId, RequestKey, UserId};
 use crate::owning::kind::{DecodeError, Kind};
 use crate::time::Timestamp;
 
@@ -247,12 +247,13 @@ fn use_request() -> impl Strategy<Value = UseRequest> {
         order().prop_map(|order| Step::Refund { order }),
         (option::of(".{0,50}"), any::<bool>()).prop_map(|(reason, returns)| Step::Revoke { reason, returns }),
     ];
-    let author = "[!-~]{1,144}".prop_map(|text| Author::parse(&text).unwrap());
-    (1..=ID_MAX, option::of(user()), author, step).prop_map(|(sequence, of_user, author, step)| UseRequest {
-        sequence: Sequence::new(sequence),
-        of_user,
-        author,
-        step,
+    (1..=ID_MAX, option::of(user()), author(), step).prop_map(|(sequence, of_user, author, step)| {
+        UseRequest {
+            sequence: Sequence::new(sequence),
+            of_user,
+            author,
+            step,
+        }
     })
 }
 
@@ -306,12 +307,13 @@ fn patch() -> impl Strategy<Value = OfferPatch> {
     )
 }
 
-fn record() -> impl Strategy<Value = ChangeRecord> {
+fn author() -> impl Strategy<Value = Author> {
     let kind = prop::sample::select(vec![AuthorKind::User, AuthorKind::Key]);
-    (kind, "[!-~]{1,128}", ".{0,40}").prop_map(|(kind, name, asked)| ChangeRecord {
-        author: ChangeAuthor::new(kind, &name).unwrap(),
-        asked,
-    })
+    (kind, "[!-~]{1,128}").prop_map(|(kind, name)| Author::new(kind, &name).unwrap())
+}
+
+fn record() -> impl Strategy<Value = ChangeRecord> {
+    (author(), ".{0,40}").prop_map(|(author, asked)| ChangeRecord { author, asked })
 }
 
 fn ask() -> impl Strategy<Value = CouponAsk> {

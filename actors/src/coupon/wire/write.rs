@@ -44,7 +44,7 @@ fn change(request: ChangeRequest) -> messages::Change {
     let mut if_versions = request.if_versions.into_iter();
     let record = request
         .record
-        .map(|record| (record.author.column(), record.asked));
+        .map(|record| (record.author.as_str().to_owned(), record.asked));
     let (author, asked) = record.unzip();
     let (kind, patch) = match request.change {
         Change::Patch(patch) => (messages::ChangeKind::Patch, Some(Box::new(self::patch(*patch)))),

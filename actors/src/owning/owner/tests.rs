@@ -202,7 +202,7 @@ fn use_issuance(owner: &mut Owner, sequence: u64, step: Step) -> Vec<Effect> {
     let request = UseRequest {
         sequence: Sequence::new(sequence),
         of_user: None,
-        author: Author::unknown(),
+        author: Author::parse("key:shop").unwrap(),
         step,
     };
     decide(owner, request.into())

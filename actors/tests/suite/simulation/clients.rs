@@ -145,7 +145,7 @@ impl World {
         let request = Box::new(UseRequest {
             sequence: Sequence::new(self.rng.random_range(1..5)),
             of_user: None,
-            author: Author::parse("admin").unwrap(),
+            author: Author::parse("key:admin").unwrap(),
             step,
         });
         let since = self.since(coupon);

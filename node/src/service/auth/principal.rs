@@ -1,7 +1,6 @@
 //! The principal of a request, and what it may do.
 
-use actors::coupon::record::{AuthorKind, ChangeAuthor};
-use actors::ids::{Author, UserId};
+use actors::ids::{Author, AuthorKind, UserId};
 
 use super::key_ring::KeyName;
 use super::{MissingCredentials, Role, TokenRefusal};
@@ -76,17 +75,6 @@ impl Principal {
         self.role.uses()
     }
 
-    /// Returns the principal as it is stored with what it asked for.
-    pub(crate) fn author(&self) -> Author {
-        let text = match self.require_known() {
-            Ok((Kind::Key, name)) => format!("key:{name}"),
-            Ok((Kind::User, name)) => format!("user:{name}"),
-            Err(_) => return Author::unknown(),
-        };
-        // Names are visible ASCII, and short enough.
-        Author::parse(&text).unwrap_or_else(|_| Author::unknown())
-    }
-
     /// Fails unless the principal may read everything: an administrator, an operator or a viewer.
     pub(crate) fn require_reader(&self) -> Result<(), Error> {
         self.require(
@@ -125,14 +113,15 @@ impl Principal {
         }
     }
 
-    /// Returns who makes a change, for the audit log. Fails if the principal is unknown.
-    pub(crate) fn change_author(&self) -> Result<Option<ChangeAuthor>, Error> {
+    /// Returns the principal as it is stored with what it asks for. Fails if the principal is unknown.
+    pub(crate) fn author(&self) -> Result<Author, Error> {
         let (kind, name) = self.require_known()?;
         let kind = match kind {
             Kind::User => AuthorKind::User,
             Kind::Key => AuthorKind::Key,
         };
-        Ok(ChangeAuthor::new(kind, name))
+        // Names of keys are shorter than ids of users, which every author may have.
+        Author::new(kind, name).ok_or(Error::Internal { applied: Some(false) })
     }
 
     /// Returns the role.

@@ -185,7 +185,8 @@ mod tests {
     use crate::coupon::ids::{CouponId, Sequence};
     use crate::coupon::uses::{Figures, LatestUse, UseCounts, UseKind, UseNumber};
     use crate::ids::{
-        AUTHOR_BYTES_MAX, Author, Epoch, Fence, ID_MAX, Incarnation, ORDER_ID_BYTES_MAX, OrderId, ShardId,
+        Author, AuthorKind, Epoch, Fence, ID_MAX, Incarnation, ORDER_ID_BYTES_MAX, OrderId, ShardId,
+        USER_ID_BYTES_MAX,
     };
     use crate::store::batch::BATCH_ROWS_MAX;
     use crate::store::mysql::STATEMENT_BYTES_MAX;
@@ -212,7 +213,7 @@ mod tests {
                     at: Timestamp::from_micros(time.as_micros() + row as i64).unwrap(),
                 },
                 reason: None,
-                author: Author::parse(&"'".repeat(AUTHOR_BYTES_MAX - row % 2)).unwrap(),
+                author: Author::new(AuthorKind::User, &"'".repeat(USER_ID_BYTES_MAX - row % 2)).unwrap(),
                 counts: UseCounts {
                     reserved: ID_MAX - row as u64,
                     redeemed: ID_MAX - row as u64,

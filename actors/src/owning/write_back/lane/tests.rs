@@ -331,7 +331,7 @@ fn use_of(portion: &Portion) -> Use {
             at: Timestamp::from_micros(0).unwrap(),
         },
         reason: None,
-        author: Author::unknown(),
+        author: Author::parse("key:shop").unwrap(),
         counts: UseCounts::default(),
     }
 }
