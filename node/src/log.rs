@@ -4,6 +4,7 @@
 //! fails with it: the reader of a pipe may stall or be gone, and a disk may be full. Panics go the same way.
 
 mod queue;
+mod quoted;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::{Display, Write as _};
@@ -24,6 +25,7 @@ use tracing_subscriber::{fmt, registry};
 
 pub(crate) use self::queue::WAITING_BYTES_MAX;
 use self::queue::{LineWriter, Queue};
+pub(crate) use self::quoted::Quoted;
 use crate::config::{Log, LogFormat, log_targets};
 
 /// How long the end of the program waits for a log that is slow or blocked.

@@ -28,6 +28,7 @@ use super::streamed::StreamedBody;
 use super::trace::{self, TRACERESPONSE, Trace};
 use super::unsent::{ForOperators, PORTION_BYTES, Reservation};
 use crate::config::AccessLog;
+use crate::log::Quoted;
 
 /// Header with the request id.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -159,8 +160,8 @@ fn reserve(head: &Head, served: &Served, response: Response) -> (Response, Optio
 /// The span of everything that is logged about a request.
 fn span(head: &Head, id: &HeaderValue, trace: Option<Trace<'_>>) -> Span {
     let id = id.to_str().unwrap_or_default();
-    let span =
-        tracing::error_span!("request", id, client = %head.client, method = %head.method, trace_id = Empty);
+    let method = Quoted(head.method.as_str());
+    let span = tracing::error_span!("request", id, client = %head.client, %method, trace_id = Empty);
     match (head.span.context(), trace) {
         (Some(context), _) => span.record("trace_id", format!("{:032x}", context.trace_id())),
         (None, Some(trace)) => span.record("trace_id", trace.trace_id),

@@ -323,3 +323,27 @@ async fn a_start_and_a_stop_are_logged_in_a_few_lines() {
     let last = lines.last().unwrap();
     assert_eq!(last["message"], "stopped", "{log}");
 }
+
+#[tokio::test]
+async fn a_line_quotes_at_most_64_characters_of_a_method_and_a_key_id() {
+    let data = tempfile::tempdir().unwrap();
+    let (method, kid) = ("M".repeat(9_000), "K".repeat(9_000));
+    let keys = json!({"keys": [
+        {"kty": "oct", "k": "c2VjcmV0LW9mLXRoZS10ZXN0cy13aXRoLTMyLWJ5dGVz", "alg": "HS256", "kid": "a"},
+        {"kty": "unknown", "kid": kid},
+    ]});
+    let file = data.path().join("keys.json");
+    std::fs::write(&file, keys.to_string()).unwrap();
+    let file = format!("auth.jwt.jwks_file={}", file.display());
+    let serving = serving(&data, &["log.access=all", "auth.mode=jwt", &file]);
+    let method = Method::from_bytes(method.as_bytes()).unwrap();
+    let request = reqwest::Client::new().request(method, format!("http://{}/v1/me", serving.address));
+    let answer = request.header("X-Request-Id", "long").send().await.unwrap();
+    assert_eq!(answer.status(), 405);
+    let log = serving.end().await;
+    let line = &about(&log, "long")[0];
+    assert_eq!(line["span"]["method"], format!("{}…", "M".repeat(64)));
+    let skipped = log.lines().find(|line| line.contains("KK")).unwrap();
+    assert!(skipped.contains(&format!("{}…", "K".repeat(64))) && !skipped.contains(&"K".repeat(65)));
+    assert!(!log.contains(&"M".repeat(65)));
+}

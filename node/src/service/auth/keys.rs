@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::claims::ClaimRules;
 use super::refused_tokens::TokenRefusal;
 use crate::config::{Jwt, JwtAlgorithm};
+use crate::log::Quoted;
 
 /// Maximum number of keys in a set. A rotation has two or three, so a file with more is a mistake.
 const KEYS_MAX: usize = 100;
@@ -163,7 +164,7 @@ impl Keys {
         for (index, value) in set.keys.into_iter().enumerate() {
             let name = value["kid"]
                 .as_str()
-                .map_or_else(|| format!("key {index}"), |id| format!("key {id:?}"));
+                .map_or_else(|| format!("key {index}"), |id| format!("key \"{}\"", Quoted(id)));
             match key(value, rules) {
                 Ok(key) => keys.push(key),
                 Err(reason) => skipped.push(format!("{name} {reason}")),
@@ -198,7 +199,7 @@ impl Keys {
             .partition(|key| key.algorithm == Algorithm::HS256);
         let reason = |secret: Key| {
             let id = secret.id.unwrap_or_default();
-            format!("key {id:?} is a secret, which must not be published")
+            format!("key \"{}\" is a secret, which must not be published", Quoted(&id))
         };
         skipped.extend(secrets.into_iter().map(reason));
         if keys.is_empty() {
