@@ -1,6 +1,5 @@
 //! `/v1/issuances/{id}/…`: uses an issuance for an order.
 
-use actors::coupon::ids::IssuanceId;
 use actors::coupon::offer::AMOUNT_MAX;
 use actors::coupon::uses::decide::{HOLD_SECONDS_MAX, HOLD_SECONDS_MIN, Quote, Step, UseRefusal};
 use actors::coupon::uses::{LatestUse, REASON_CHARS_MAX, Use, UseNumber};
@@ -246,100 +245,74 @@ fn amount(amount: Option<u64>, errors: &mut Vec<FieldError>) -> Option<u64> {
 
 /// `POST /v1/issuances/{id}/reserve`
 pub(super) async fn reserve(service: &Service, call: &Call) -> Answer {
-    let principal = principal(service, call)?;
-    let of_user = service.may_reserve(&principal)?;
-    let id = issuance_id(service, call)?;
     take(
         service,
         call,
-        &principal,
-        id,
-        of_user,
-        call.json_checked::<ReserveBody>()?,
+        Service::may_reserve,
+        Call::json_checked::<ReserveBody>,
     )
     .await
 }
 
 /// `POST /v1/issuances/{id}/redeem`
 pub(super) async fn redeem(service: &Service, call: &Call) -> Answer {
-    let principal = principal(service, call)?;
-    principal.require_use()?;
-    let id = issuance_id(service, call)?;
-    take(
-        service,
-        call,
-        &principal,
-        id,
-        None,
-        call.json_checked::<RedeemBody>()?,
-    )
-    .await
+    take(service, call, may_use, Call::json_checked::<RedeemBody>).await
 }
 
 /// `POST /v1/issuances/{id}/release`
 pub(super) async fn release(service: &Service, call: &Call) -> Answer {
-    let principal = principal(service, call)?;
-    let of_user = service.may_reserve(&principal)?;
-    let id = issuance_id(service, call)?;
-    let order = call.json_checked::<OrderBody>()?;
-    take(
-        service,
-        call,
-        &principal,
-        id,
-        of_user,
-        order.map(|order| Step::Release { order }),
-    )
-    .await
+    let step = |call: &Call| Ok(order_of(call)?.map(|order| Step::Release { order }));
+    take(service, call, Service::may_reserve, step).await
 }
 
 /// `POST /v1/issuances/{id}/refund`
 pub(super) async fn refund(service: &Service, call: &Call) -> Answer {
-    let principal = principal(service, call)?;
-    principal.require_use()?;
-    let id = issuance_id(service, call)?;
-    let order = call.json_checked::<OrderBody>()?;
-    take(
-        service,
-        call,
-        &principal,
-        id,
-        None,
-        order.map(|order| Step::Refund { order }),
-    )
-    .await
+    let step = |call: &Call| Ok(order_of(call)?.map(|order| Step::Refund { order }));
+    take(service, call, may_use, step).await
 }
 
 /// `POST /v1/issuances/{id}/revoke`
 pub(super) async fn revoke(service: &Service, call: &Call) -> Answer {
-    let principal = principal(service, call)?;
-    principal.require_admin()?;
-    let id = issuance_id(service, call)?;
+    let may_revoke = |_: &Service, principal: &Principal| principal.require_admin().map(|()| None);
+    take(service, call, may_revoke, revocation).await
+}
+
+fn may_use(_: &Service, principal: &Principal) -> Result<Option<UserId>, service::Error> {
+    principal.require_use().map(|()| None)
+}
+
+fn order_of(call: &Call) -> Result<Option<OrderId>, RequestError> {
+    call.json_checked::<OrderBody>()
+}
+
+fn revocation(call: &Call) -> Result<Option<Step>, RequestError> {
     let body = call.json_or_default::<RevokeBody>()?;
     let fits = |reason: &String| reason.chars().count() <= REASON_CHARS_MAX && !reason.contains('\0');
     if !body.reason.as_ref().is_none_or(fits) {
         let message = "must have at most 500 characters and no U+0000";
-        return Err(RequestError::invalid("reason", message).into());
+        return Err(RequestError::invalid("reason", message));
     }
-    let step = Step::Revoke {
+    Ok(Some(Step::Revoke {
         reason: body.reason,
         returns: body.return_quantity.unwrap_or(false),
-    };
-    take(service, call, &principal, id, None, Some(step)).await
+    }))
 }
 
+/// Takes a step. A missing right is reported first, then a wrong name of the issuance, then a wrong body. `allow`
+/// returns the user whose issuances alone the principal may use, if it is limited to them.
 async fn take(
     service: &Service,
     call: &Call,
-    principal: &Principal,
-    id: IssuanceId,
-    of_user: Option<UserId>,
-    step: Option<Step>,
+    allow: impl FnOnce(&Service, &Principal) -> Result<Option<UserId>, service::Error>,
+    step: impl FnOnce(&Call) -> Result<Option<Step>, RequestError>,
 ) -> Answer {
+    let principal = principal(service, call)?;
+    let of_user = allow(service, &principal)?;
+    let id = issuance_id(service, call)?;
     // A body without a step was refused.
-    let step = step.ok_or(service::Error::Internal { applied: Some(false) })?;
+    let step = step(call)?.ok_or(service::Error::Internal { applied: Some(false) })?;
     let (used, replayed) = service
-        .use_issuance(id, of_user, principal, step, &call.head.span)
+        .use_issuance(id, of_user, &principal, step, &call.head.span)
         .await?;
     let body = IssuanceBody::new(&used, service.codes(), time::timestamp());
     let mut response = json::response(StatusCode::OK, &body);
