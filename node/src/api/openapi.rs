@@ -183,9 +183,11 @@ fn securities(access: Access) -> Vec<SecurityRequirement> {
         Access::Anyone => return vec![SecurityRequirement::default()],
         Access::User => &["user_id", "jwt"],
         Access::Known | Access::Issuer | Access::UserOrReader => &["user_id", "admin_token", "key", "jwt"],
-        Access::Admin | Access::AdminOrService | Access::Reader | Access::ReaderOrService => {
-            &["admin_token", "key", "jwt"]
-        }
+        Access::Admin
+        | Access::AdminOrService
+        | Access::Reserver
+        | Access::Reader
+        | Access::ReaderOrService => &["admin_token", "key", "jwt"],
     };
     schemes.iter().copied().map(scheme).collect()
 }

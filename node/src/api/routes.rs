@@ -88,6 +88,8 @@ pub(super) enum Access {
     Admin,
     /// Those, and services, which use issuances.
     AdminOrService,
+    /// Those, and users, for what is theirs, if `coupon.user_may_reserve` is set.
+    Reserver,
     /// Those who may read everything: administrators, operators and viewers.
     Reader,
     /// Those, and services.
@@ -98,20 +100,21 @@ pub(super) enum Access {
 
 impl Access {
     /// Fails if an operation with this access refuses the principal.
-    fn check(self, principal: &Principal) -> Result<(), service::Error> {
+    fn check(self, service: &Service, principal: &Principal) -> Result<(), service::Error> {
         match self {
             Self::Anyone => Ok(()),
             Self::User => principal.require_user().map(drop),
             Self::Issuer => principal.require_issuer(),
             Self::Admin => principal.require_admin(),
             Self::AdminOrService => principal.require_use(),
+            Self::Reserver => service.may_reserve(principal).map(drop),
             Self::Reader => principal.require_reader(),
             Self::ReaderOrService => principal.require_reader_or_service(),
             Self::Known | Self::UserOrReader => principal.require_known().map(drop),
         }
     }
 
-    /// Returns who may call the operation: `anyone`, or users and the names of roles.
+    /// Returns who may call the operation by default: `anyone`, or users and the names of roles.
     pub(super) const fn allowed(self) -> &'static [&'static str] {
         match self {
             Self::Anyone => &["anyone"],
@@ -119,7 +122,7 @@ impl Access {
             Self::User => &["user"],
             Self::Issuer => &["user", "service"],
             Self::Admin => &["admin", "operator"],
-            Self::AdminOrService => &["admin", "operator", "service"],
+            Self::AdminOrService | Self::Reserver => &["admin", "operator", "service"],
             Self::Reader => &["admin", "operator", "viewer"],
             Self::ReaderOrService => &["admin", "operator", "service", "viewer"],
             Self::UserOrReader => &["user", "admin", "operator", "viewer"],
@@ -256,7 +259,7 @@ impl Operation {
         if let Err(error) = query::check_names(&call.head.query, self.query_parameters()) {
             // A missing right is reported first, as for any other mistake in a request.
             if self.access != Access::Anyone {
-                self.access.check(&principal(service, call)?)?;
+                self.access.check(service, &principal(service, call)?)?;
             }
             return Err(error.into());
         }

@@ -77,6 +77,30 @@ async fn a_missing_right_is_reported_before_a_wrong_parameter() {
 }
 
 #[tokio::test]
+async fn a_wrong_parameter_of_a_use_is_named_to_all_who_may_use_and_to_them_only() {
+    for may_reserve in ["false", "true"] {
+        let node = TestNode::start_with(&[("coupon.user_may_reserve", may_reserve)]).await;
+        for (step, by_users) in [
+            ("reserve", true),
+            ("release", true),
+            ("redeem", false),
+            ("refund", false),
+        ] {
+            let path = format!("/v1/issuances/1-1/{step}?x=1");
+            let post = || node.request(Method::POST, &path);
+            send(post()).await.assert_refused(401, "UNAUTHENTICATED");
+            send(post().bearer_auth(ADMIN_TOKEN)).await.assert_invalid(&["x"]);
+            let of_user = send(post().header("X-User-Id", "alice")).await;
+            if by_users && may_reserve == "true" {
+                of_user.assert_invalid(&["x"]);
+            } else {
+                of_user.assert_refused(403, "FORBIDDEN");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn every_parameter_with_a_wrong_value_is_named() {
     let node = TestNode::start().await;
     node.get("/v1/coupons?limit=0&phase=open&cursor=x")

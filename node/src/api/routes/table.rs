@@ -234,6 +234,7 @@ pub(in crate::api) static ROUTES: [Route; 29] = [
         metrics: RouteMetrics::new("/v1/issuances/{id}/reserve"),
         operations: &[Operation {
             handler: |service, call| Box::pin(uses::reserve(service, call)),
+            access: Access::Reserver,
             name: "reserve_issuance",
             summary: "Holds an issuance for an order, and fixes the discount",
             body: Some(Body {
@@ -262,6 +263,7 @@ pub(in crate::api) static ROUTES: [Route; 29] = [
         metrics: RouteMetrics::new("/v1/issuances/{id}/release"),
         operations: &[Operation {
             handler: |service, call| Box::pin(uses::release(service, call)),
+            access: Access::Reserver,
             name: "release_issuance",
             summary: "Gives an issuance back that the order holds",
             problems: &[CREDENTIALS, USE, HELD, &["EXPIRED", "NOT_RESERVED"], BODY, STORE],
