@@ -82,6 +82,8 @@ pub(crate) enum Error {
     RedeemedByAnother,
     /// There is no decision.
     Setback(Setback),
+    /// The use may have been made.
+    UseUnknown,
     /// The user or the client sends too many requests; the next is admitted after this time.
     RateLimited(Duration),
     /// A fault of the server. `applied` is `None` if something may have been changed.

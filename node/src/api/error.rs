@@ -77,6 +77,12 @@ fn service_error(error: service::Error, codes: &Codes) -> Response {
         E::ChangeRefused(refusal) => change_refused(refusal),
         E::UseRefused(refusal) => use_refused(refusal),
         E::RedeemedByAnother => conflict("REDEEMED", "The issuance was redeemed").into_response(),
+        E::Setback(Setback::Unknown) => outcome_unknown().into_response_with_detail(
+            "a request with the same Idempotency-Key is told what became of this one",
+        ),
+        E::UseUnknown => outcome_unknown().into_response_with_detail(
+            "the same step for the same order again is told what became of this one",
+        ),
         E::Setback(setback) => without_decision(setback).into_response(),
         E::RateLimited(wait) => rate_limited(wait).into_response(),
         E::Internal { applied } => Problem::internal(applied).into_response(),
@@ -267,12 +273,16 @@ fn without_decision(setback: Setback) -> Problem {
         Setback::StoreUnavailable => {
             Problem::unavailable("STORE_UNAVAILABLE", "The database does not respond")
         }
-        Setback::Unknown => Problem::unavailable(
-            "OUTCOME_UNKNOWN",
-            "The outcome is unknown; a retry with the same Idempotency-Key returns it",
-        )
-        .applied(None),
+        Setback::Unknown => outcome_unknown(),
     }
+}
+
+fn outcome_unknown() -> Problem {
+    Problem::unavailable(
+        "OUTCOME_UNKNOWN",
+        "The outcome is unknown; the same request again tells it",
+    )
+    .applied(None)
 }
 
 fn rate_limited(wait: Duration) -> Problem {

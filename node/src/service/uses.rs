@@ -49,6 +49,7 @@ impl Service {
         }
         used.map_err(|error| match error {
             Error::UseRefused(UseRefusal::Redeemed(_)) if !principal.may_use() => Error::RedeemedByAnother,
+            Error::Setback(Setback::Unknown) => Error::UseUnknown,
             error => error,
         })
     }

@@ -328,3 +328,29 @@ async fn metrics_show_errors_of_the_database_and_the_size_of_its_log() {
     get("/v1/me/issuances").await;
     assert!(value(&get("/metrics").await, unreadable) >= 1.0);
 }
+
+#[tokio::test]
+async fn a_use_of_unknown_outcome_is_told_by_the_same_step_and_not_by_a_key() {
+    let node = TestNode::start_with(&[("http.deadline", "500ms")]).await;
+    let id = node.coupon(json!({})).await;
+    let issued = node.issue("alice", id).await;
+    let path = format!("/v1/issuances/{}/redeem", issued.body["id"].as_str().unwrap());
+    let redeem = || {
+        let order = json!({"order_id": "a", "order_amount": 5});
+        send(node.admin(Method::POST, &path).json(&order))
+    };
+    let lock = lock(&node).await;
+    let reply = redeem().await;
+    assert_setback(&reply, "OUTCOME_UNKNOWN", None);
+    let said = format!("{} {}", reply.body["title"], reply.body["detail"]);
+    assert!(
+        said.contains("the same step for the same order") && !said.contains("Idempotency-Key"),
+        "{said}"
+    );
+    unlock(lock).await;
+    eventually("the same step tells", async || {
+        let reply = redeem().await;
+        reply.status == 200 && reply.header("idempotent-replayed") == "true"
+    })
+    .await;
+}

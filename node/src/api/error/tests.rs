@@ -166,6 +166,27 @@ async fn a_setback_says_when_to_retry_and_whether_anything_was_applied() {
 }
 
 #[tokio::test]
+async fn an_unknown_outcome_says_which_request_tells_it() {
+    for (error, expected, other) in [
+        (Setback::Unknown.into(), "Idempotency-Key", "same order"),
+        (
+            E::UseUnknown,
+            "the same step for the same order",
+            "Idempotency-Key",
+        ),
+    ] {
+        let (status, body, retry_after) = respond(error).await;
+        assert_eq!(
+            (status, &body["code"], &body["applied"]),
+            (503, &json!("OUTCOME_UNKNOWN"), &Value::Null)
+        );
+        assert!((1..=4).contains(&retry_after.unwrap()));
+        let said = format!("{} {}", body["title"], body["detail"]);
+        assert!(said.contains(expected) && !said.contains(other), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn retry_after_varies_between_clients() {
     let mut waits = std::collections::BTreeSet::new();
     for _ in 0..200 {

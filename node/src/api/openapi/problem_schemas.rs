@@ -213,7 +213,8 @@ pub(super) const KINDS: &[ProblemKind] = &[
             "OUTCOME_UNKNOWN",
             503,
             "the outcome is not known in time; a retry with the same key returns the outcome, and without a \
-             key the coupon's version tells whether a change was made",
+             key the coupon's version tells whether a change was made; of a use, the same step for the same \
+             order tells",
             &[],
         )
     },
