@@ -16,7 +16,7 @@ use super::uses::UseBody;
 use crate::http::json::Text;
 use crate::http::problem::{FieldError, Problem, RequestError};
 use crate::service;
-use crate::service::auth::MissingCredentials;
+use crate::service::auth::{MissingCredentials, TokenRefusal};
 use crate::service::codes::Codes;
 use crate::service::engine::{ChangeRefusal, Refusal, Setback};
 
@@ -59,6 +59,11 @@ fn service_error(error: service::Error, codes: &Codes) -> Response {
     use service::Error as E;
     match error {
         E::Unauthenticated(missing) => lacks_credentials(missing),
+        E::InvalidToken(TokenRefusal::NoKeys) => Problem::unavailable(
+            "KEYS_UNAVAILABLE",
+            "The keys of tokens cannot be fetched at present",
+        )
+        .into_response(),
         // The response does not give the reason, because the reason would help to forge a token.
         E::InvalidToken(_) => {
             unauthenticated(r#"Bearer realm="firstcome", error="invalid_token""#).into_response()

@@ -218,9 +218,9 @@ impl Operation {
         self.parameters.iter().copied().filter(is_lowercase)
     }
 
-    /// Calls the handler. If it refused a token because its key is unknown, or is another one (a provider may
-    /// replace a key and keep its `kid`, or give none), calls it again once there are newer keys: the handler
-    /// has done nothing else before.
+    /// Calls the handler. If it refused a token because no keys are known, or not the token's, or another one under
+    /// its name (a provider may replace a key and keep its `kid`, or give none), calls it again once there are
+    /// newer keys: the handler has done nothing else before.
     async fn answer(&self, service: &Service, call: &Call) -> Answer {
         let generation = service.authenticator().key_generation();
         let answer = self.attempt(service, call).await;
@@ -235,7 +235,7 @@ impl Operation {
     async fn body_bytes_max(&self, service: &Service, head: &Head) -> usize {
         let is_permitted = || {
             let principal = credentials::principal(service.authenticator(), head)?;
-            Ok(self.access.check(&principal)?)
+            Ok(self.access.check(service, &principal)?)
         };
         let generation = service.authenticator().key_generation();
         let mut permitted = is_permitted();
@@ -284,7 +284,7 @@ fn is_for_newer_keys<T>(answer: &Result<T, Error>) -> bool {
     matches!(
         answer,
         Err(Error::Service(service::Error::InvalidToken(
-            TokenRefusal::UnknownKey | TokenRefusal::Signature
+            TokenRefusal::NoKeys | TokenRefusal::UnknownKey | TokenRefusal::Signature
         )))
     )
 }

@@ -8,7 +8,6 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 use crate::service::Error as E;
-use crate::service::auth::TokenRefusal;
 use crate::service::store_calls::{read_error, write_error};
 
 async fn respond(error: service::Error) -> (u16, Value, Option<u64>) {
@@ -184,6 +183,16 @@ async fn an_unknown_outcome_says_which_request_tells_it() {
         let said = format!("{} {}", body["title"], body["detail"]);
         assert!(said.contains(expected) && !said.contains(other), "{said}");
     }
+}
+
+#[tokio::test]
+async fn a_token_that_nothing_can_verify_yet_is_no_reason_for_a_401() {
+    let (status, body, retry_after) = respond(E::InvalidToken(TokenRefusal::NoKeys)).await;
+    assert_eq!(
+        (status, &body["code"], &body["applied"]),
+        (503, &json!("KEYS_UNAVAILABLE"), &json!(false))
+    );
+    assert!((1..=4).contains(&retry_after.unwrap()));
 }
 
 #[tokio::test]

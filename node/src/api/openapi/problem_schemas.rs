@@ -196,6 +196,12 @@ pub(super) const KINDS: &[ProblemKind] = &[
     ),
     kind("OVERLOADED", 503, "a queue is full", &[]),
     kind(
+        "KEYS_UNAVAILABLE",
+        503,
+        "the node has not been able to fetch the keys of tokens yet, and does not know whether the token is valid",
+        &[],
+    ),
+    kind(
         "OWNER_MOVING",
         503,
         "the coupon is moving to another owner, for longer than a request waits",

@@ -6,7 +6,9 @@ use crate::http::route_metrics::RouteMetrics;
 use crate::service::engine::Change;
 
 /// Problems of every operation that needs credentials.
-pub(super) const CREDENTIALS: &[&str] = &["MALFORMED", "UNAUTHENTICATED", "FORBIDDEN"];
+pub(super) const CREDENTIALS: &[&str] = &["MALFORMED", "UNAUTHENTICATED", "KEYS_UNAVAILABLE", "FORBIDDEN"];
+/// Problems of every operation that anyone may call who is recognised.
+const RECOGNISED: &[&str] = &["MALFORMED", "UNAUTHENTICATED", "KEYS_UNAVAILABLE"];
 /// Problems of every operation that reads the store.
 pub(super) const STORE: &[&str] = &["INTERNAL", "OVERLOADED", "STORE_UNAVAILABLE"];
 /// Problems of every operation with a body.
@@ -181,7 +183,7 @@ pub(in crate::api) static ROUTES: [Route; 29] = [
             parameters: &[],
             body: None,
             success: json(200, "Me", &[]),
-            problems: &[&["MALFORMED", "UNAUTHENTICATED"]],
+            problems: &[RECOGNISED],
         }],
     },
     Route {
@@ -210,7 +212,7 @@ pub(in crate::api) static ROUTES: [Route; 29] = [
             parameters: &[],
             body: None,
             success: json(200, "Issuance", &[]),
-            problems: &[&["MALFORMED", "UNAUTHENTICATED", "UNKNOWN_ISSUANCE"], STORE],
+            problems: &[RECOGNISED, &["UNKNOWN_ISSUANCE"], STORE],
         }],
     },
     Route {
@@ -224,18 +226,15 @@ pub(in crate::api) static ROUTES: [Route; 29] = [
             parameters: &["order_amount"],
             body: None,
             success: json(200, "Quote", &[]),
-            problems: &[
-                &["MALFORMED", "UNAUTHENTICATED", "UNKNOWN_ISSUANCE", "INVALID"],
-                STORE,
-            ],
+            problems: &[RECOGNISED, &["UNKNOWN_ISSUANCE", "INVALID"], STORE],
         }],
     },
     Route {
         metrics: RouteMetrics::new("/v1/issuances/{id}/reserve"),
         operations: &[Operation {
             handler: |service, call| Box::pin(uses::reserve(service, call)),
-            access: Access::Reserver,
             name: "reserve_issuance",
+            access: Access::Reserver,
             summary: "Holds an issuance for an order, and fixes the discount",
             body: Some(Body {
                 schema: "Reserve",
@@ -263,8 +262,8 @@ pub(in crate::api) static ROUTES: [Route; 29] = [
         metrics: RouteMetrics::new("/v1/issuances/{id}/release"),
         operations: &[Operation {
             handler: |service, call| Box::pin(uses::release(service, call)),
-            access: Access::Reserver,
             name: "release_issuance",
+            access: Access::Reserver,
             summary: "Gives an issuance back that the order holds",
             problems: &[CREDENTIALS, USE, HELD, &["EXPIRED", "NOT_RESERVED"], BODY, STORE],
             ..USE_OF_ISSUANCE

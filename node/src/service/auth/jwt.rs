@@ -142,6 +142,9 @@ pub(super) fn verify(
     if header.crit.is_some() {
         return Err(TokenRefusal::Critical);
     }
+    if keys.is_empty() {
+        return Err(TokenRefusal::NoKeys);
+    }
     let key = keys.choose(header.kid.as_deref(), header.alg);
     let claims: Claims = key.ok_or(TokenRefusal::UnknownKey)?.decode(token)?;
     // `exp` may have a fraction.

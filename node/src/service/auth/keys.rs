@@ -127,6 +127,11 @@ impl Keys {
         Self(Vec::new())
     }
 
+    /// Returns true if no keys were fetched yet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Parses a single key: a secret, or a public key in PEM.
     pub(super) fn one(algorithm: JwtAlgorithm, text: &str, rules: &Rules) -> Result<Self, String> {
         let (algorithm, decoding) = match algorithm {

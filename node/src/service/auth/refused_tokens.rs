@@ -50,6 +50,7 @@ reasons! {
     TooLong = "too_long", "it is longer than 8 KiB";
     Malformed = "malformed", "it is neither a key nor a JWT with a supported algorithm";
     Critical = "critical", "its header has critical extensions";
+    NoKeys = "no_keys", "the keys could not be fetched from auth.jwt.jwks_url yet, so it may be valid";
     UnknownKey = "unknown_key", "no configured key has its kid and its algorithm";
     Signature = "signature", "its signature is wrong";
     Expiry = "expiry", "exp is missing, or not a number of seconds";
