@@ -96,9 +96,11 @@ async fn leave(till: &mut Till<'_>, issuance: IssuanceId, order: &str, amount: u
     give_back(till, issuance, "release", order).await;
     let other = till.order("b");
     redeem(till, issuance, &other, Some(amount)).await;
+    // The late retry of a client that did not see the answer.
+    give_back(till, issuance, "release", order).await;
 }
 
-/// Pays, is refunded, and pays another order with it.
+/// Pays, is refunded, and pays another order with it. Late retries of both steps change nothing.
 async fn be_refunded(till: &mut Till<'_>, issuance: IssuanceId, order: &str, amount: u64) {
     if !redeem(till, issuance, order, Some(amount)).await {
         return;
@@ -108,6 +110,8 @@ async fn be_refunded(till: &mut Till<'_>, issuance: IssuanceId, order: &str, amo
     if reserve(till, issuance, &other, amount, None).await {
         redeem(till, issuance, &other, Some(amount)).await;
     }
+    give_back(till, issuance, "refund", order).await;
+    redeem(till, issuance, order, Some(amount)).await;
 }
 
 /// Contends with the first order of a journey as a second order.
