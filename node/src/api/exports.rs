@@ -26,7 +26,8 @@ use crate::service::list::whole_number;
 /// Maximum length of a line.
 const LINE_BYTES_MAX: usize = 1_280;
 
-/// Maximum size of a portion: half a mebibyte, which fits into half of the least `limits.unsent_bytes_max`.
+/// Maximum size of a portion: half a mebibyte, which fits into what one address may have of the least
+/// `limits.unsent_bytes_max`.
 const PORTION_BYTES_MAX: usize = PORTION_ROWS as usize * LINE_BYTES_MAX;
 
 /// A format of exports.
