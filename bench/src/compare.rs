@@ -20,6 +20,7 @@ mod series;
 mod sleeping;
 mod stores;
 mod three;
+mod uses;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -74,8 +75,8 @@ pub struct Compare {
     /// The redo log of database servers, in MiB; by default their own, which is about 100 MiB.
     #[arg(long, value_parser = clap::value_parser!(u32).range(64..=65_536))]
     redo_log_mib: Option<u32>,
-    /// Number of issuances that `million` and `exports` store beforehand. `hand-offs` stores the same number for each
-    /// coupon, but at most 100,000.
+    /// Number of issuances that `million` and `exports` store beforehand. `hand-offs` and `uses` store the same
+    /// number for each coupon, but at most 100,000.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     issued: u64,
     /// Number of coupons that `sleeping` makes.
@@ -102,6 +103,8 @@ enum What {
     HandOffs,
     /// Issuing while a coupon with a million issuances is exported, compared with no export.
     Exports,
+    /// Uses of issuances: redeeming at once, and reserving before, compared with issuing.
+    Uses,
     /// The cost of the link: requests at a node that does not own the coupon, compared with requests at the
     /// node that does.
     Nodes,
@@ -119,6 +122,7 @@ impl What {
             Self::HalfPeak => "Latency at half the peak rate",
             Self::HandOffs => "Pauses of hand-offs",
             Self::Exports => "Beside an export",
+            Self::Uses => "Uses beside issuing",
             Self::Nodes => "Three nodes beside one",
         }
     }
@@ -155,6 +159,7 @@ impl Compare {
                 What::HalfPeak => half_peak::table(&bench).await,
                 What::HandOffs => hand_offs::table(&bench).await,
                 What::Exports => exports::table(&bench).await,
+                What::Uses => uses::table(&bench).await,
                 What::Nodes => nodes::table(&bench).await,
             };
             println!("\n### {}\n\n{}", what.title(), table?);

@@ -16,7 +16,7 @@ pub mod drive;
 pub(crate) mod flags;
 pub mod report;
 pub mod response;
-mod scheduling;
+pub(crate) mod scheduling;
 pub mod tally;
 
 use std::collections::HashSet;

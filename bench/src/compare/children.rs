@@ -138,6 +138,11 @@ impl Service {
         ))
     }
 
+    /// Returns the id of the process.
+    pub(super) fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Returns the program's resident memory in bytes.
     pub(super) fn resident_bytes(&self) -> Result<u64, Failed> {
         Ok(self.process.memory("VmRSS")?)

@@ -17,17 +17,38 @@ use crate::prefilled::{PrefilledCoupon, Requester};
 
 /// Makes a coupon with this many issuances in this database.
 pub(super) async fn filled(url: &str, issued: u64) -> Result<CouponId, Failed> {
+    let coupons = filled_coupons(url, 1, issued).await?;
+    coupons
+        .first()
+        .copied()
+        .ok_or_else(|| "no coupon was made".into())
+}
+
+/// Makes this many coupons, each with this many issuances, in this database.
+pub(super) async fn filled_coupons(url: &str, count: usize, issued: u64) -> Result<Vec<CouponId>, Failed> {
     if let Some(path) = url.strip_prefix("sqlite://") {
         let store = SqliteStore::open(&sqlite::Options::new(path)).await?;
-        let coupon = fill_store(&store, issued).await;
+        let coupons = fill(&store, count, issued).await;
         store.close().await;
-        coupon
+        coupons
     } else {
         let store = MySqlStore::open(&mysql::Options::new(url)).await?;
-        let coupon = fill_store(&store, issued).await;
+        let coupons = fill(&store, count, issued).await;
         store.close().await;
-        coupon
+        coupons
     }
+}
+
+async fn fill(
+    store: &(impl Store<CouponKind> + CouponRows),
+    count: usize,
+    issued: u64,
+) -> Result<Vec<CouponId>, Failed> {
+    let mut coupons = Vec::new();
+    for _ in 0..count {
+        coupons.push(fill_store(store, issued).await?);
+    }
+    Ok(coupons)
 }
 
 /// Fills a coupon, with user ids and keys of the same form as in the load.

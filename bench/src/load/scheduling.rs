@@ -16,7 +16,7 @@ use thread_priority::{
 ///
 /// This works on Linux only. Without the permission nothing changes. The niceness stays the same, unless it
 /// is below 0 and may not be set.
-pub(super) fn give_way() {
+pub(crate) fn give_way() {
     #[cfg(target_os = "linux")]
     {
         let niceness = getpriority_process(None);
