@@ -288,6 +288,18 @@ struct Recording {
     record: Mutex<SpanRecord>,
 }
 
+impl Recording {
+    /// Ends the span if it has not ended, and hands it to the receiver. Most spans are not recorded, so this is
+    /// kept out of the code that drops them.
+    #[cold]
+    fn hand_over(self: Box<Self>) {
+        let Self { receiver, record, .. } = *self;
+        let mut record = record.into_inner().unwrap_or_else(PoisonError::into_inner);
+        record.ended_at = record.ended_at.or_else(|| Some(time::timestamp()));
+        receiver.receive(record);
+    }
+}
+
 impl Span {
     fn begin(
         receiver: &Arc<dyn SpanReceiver>,
@@ -320,6 +332,7 @@ impl Span {
 
     /// Begins a part of this span. It is recorded if this span is.
     #[must_use]
+    #[inline]
     pub fn child(&self, name: &'static str, kind: SpanKind) -> Self {
         self.0.as_ref().map_or_else(Self::default, |recording| {
             let own = TraceParent {
@@ -331,21 +344,25 @@ impl Span {
     }
 
     /// Returns true if the span is recorded.
+    #[inline]
     pub fn is_recorded(&self) -> bool {
         self.0.is_some()
     }
 
     /// Returns what spans of other tasks and processes continue; `None` if the span is not recorded.
+    #[inline]
     pub fn as_parent(&self) -> Option<TraceParent> {
         self.0.as_ref().map(|recording| recording.own.clone())
     }
 
     /// Returns its identity; `None` if the span is not recorded.
+    #[inline]
     pub fn context(&self) -> Option<TraceContext> {
         self.0.as_ref().map(|recording| recording.own.context)
     }
 
     /// Changes what is recorded. Does nothing if the span is not recorded.
+    #[inline]
     pub fn edit(&self, edit: impl FnOnce(&mut SpanRecord)) {
         if let Some(recording) = &self.0 {
             edit(&mut recording.record.lock().unwrap_or_else(PoisonError::into_inner));
@@ -358,18 +375,17 @@ impl Span {
     }
 
     /// Ends the span now, though it is dropped later.
+    #[inline]
     pub fn end(&self) {
         self.edit(|record| record.ended_at = record.ended_at.or_else(|| Some(time::timestamp())));
     }
 }
 
 impl Drop for Span {
+    #[inline]
     fn drop(&mut self) {
         if let Some(recording) = self.0.take() {
-            let Recording { receiver, record, .. } = *recording;
-            let mut record = record.into_inner().unwrap_or_else(PoisonError::into_inner);
-            record.ended_at = record.ended_at.or_else(|| Some(time::timestamp()));
-            receiver.receive(record);
+            recording.hand_over();
         }
     }
 }
