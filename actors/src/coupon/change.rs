@@ -79,8 +79,9 @@ pub struct ChangeDone {
     pub issued: Sequence,
     /// The version before the change. `None` if the owner is a build that does not say it.
     pub from_version: Option<u64>,
-    /// How many issuances were in which state then.
-    pub uses: UseCounts,
+    /// How many issuances were in which state then. `None` if the owner is a build that does not know uses; such an
+    /// owner leaves out the fields of the coupon that it does not know.
+    pub uses: Option<UseCounts>,
 }
 
 /// Why a coupon is not changed.
@@ -170,7 +171,7 @@ fn present(ledger: &Ledger) -> Box<ChangeDone> {
         coupon: ledger.coupon().clone(),
         issued: ledger.last(),
         from_version: Some(ledger.coupon().version),
-        uses: ledger.uses().counts(),
+        uses: Some(ledger.uses().counts()),
     })
 }
 

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::coupon::change::{ChangeOutcome, ChangeRefusal, ChangeRequest};
+use crate::coupon::change::{ChangeDone, ChangeOutcome, ChangeRefusal, ChangeRequest};
 use crate::coupon::ids::CouponId;
 use crate::coupon::issue::{IssueOutcome, IssueRequest, Refusal};
 use crate::coupon::metrics;
+use crate::coupon::offer::CouponView;
 use crate::coupon::rows::CouponRows;
 use crate::coupon::uses::decide::{Step, UseRefusal};
 use crate::coupon::uses::{UseOutcome, UseRequest};
@@ -98,6 +99,23 @@ impl Coupons {
         };
         count_change(&answer);
         answer
+    }
+
+    /// Returns a coupon after a change, all of it as of one moment. If the owner is a build that does not know all
+    /// that coupons have, this reads the coupon. The change is stored, so that what is read has it.
+    ///
+    /// # Errors
+    ///
+    /// If it is not known how the coupon is.
+    pub async fn after_change(&self, done: ChangeDone) -> Result<CouponView, Setback> {
+        let ChangeDone {
+            coupon, issued, uses, ..
+        } = done;
+        if let Some(uses) = uses {
+            return Ok(CouponView { coupon, issued, uses });
+        }
+        let read = self.rows.coupon(coupon.id).await;
+        read.ok().flatten().ok_or(Setback::Unknown)
     }
 
     /// Asks the coupon's owner for a use. Answers within `deadline`. What happens is recorded as parts of `span`.

@@ -96,7 +96,7 @@ impl Kind for CouponKind {
                     coupon: change.coupon.clone(),
                     issued: change.issued,
                     from_version: Some(change.from_version),
-                    uses: ledger.uses().counts(),
+                    uses: Some(ledger.uses().counts()),
                 })))
             }
             CouponEntry::Use(entry) => {
@@ -146,7 +146,8 @@ impl Kind for CouponKind {
                 CouponAsk::Change(request),
                 CouponOutcome::Change(ChangeOutcome::Done(done) | ChangeOutcome::Replayed(done)),
             ) => Some(Superseded {
-                version: done.coupon.version + done.uses.returned,
+                // The notices of an owner that does not know uses have the version alone.
+                version: done.coupon.version + done.uses.map_or(0, |uses| uses.returned),
                 widens: request.change.may_widen(),
             }),
             (CouponAsk::Use(_), CouponOutcome::Use(UseOutcome::Done(done) | UseOutcome::Replayed(done))) => {

@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
-use actors::ids::{Incarnation, NodeId, ShardId};
+use actors::coupon::change::ChangeDone;
+use actors::coupon::offer::{Coupon, Offer, Status};
+use actors::coupon::rows::{CouponRows, Created, NewCoupon};
+use actors::coupon::uses::UseCounts;
+use actors::ids::{Incarnation, NodeId, RequestKey, ShardId};
 use actors::store::{Claim, ClusterStore, NodeRow, NodeState, ShardRow};
+use actors::time::timestamp;
 
 use super::fixture::TestEngine;
 use testkit::poll::eventually;
@@ -78,4 +83,37 @@ async fn an_owner_that_joins_while_the_rows_are_read_is_among_the_nodes_of_the_v
         owners_are_among(&[row], &nodes),
         "the owner of {row:?} is not among {nodes:?}"
     );
+}
+
+/// An owner of the previous release knows neither uses nor the later fields of a coupon.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_an_owner_of_the_previous_release_made_is_shown_as_it_is_stored() {
+    let fixture = TestEngine::new().await;
+    let new = NewCoupon {
+        key: RequestKey::random(),
+        offer: Offer {
+            description: Some("One a customer".to_owned()),
+            ..Offer::titled("T")
+        },
+        status: Status::Open,
+        created_at: timestamp(),
+        record: None,
+    };
+    let Created::New(Coupon { id, .. }) = fixture.store.create_coupon(&new).await.unwrap() else {
+        panic!("the key is not new");
+    };
+    let stored = fixture.store.coupon(id).await.unwrap().unwrap();
+    let mut coupon = stored.coupon.clone();
+    coupon.offer.description = None;
+    let mut done = ChangeDone {
+        coupon,
+        issued: stored.issued,
+        from_version: Some(0),
+        uses: None,
+    };
+    let shown = fixture.coupons.after_change(done.clone()).await;
+    assert_eq!(shown, Ok(stored.clone()));
+    done.uses = Some(UseCounts::default());
+    let shown = fixture.coupons.after_change(done).await.unwrap();
+    assert_eq!((shown.coupon.offer.description, shown.uses), (None, stored.uses));
 }

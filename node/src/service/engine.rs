@@ -129,14 +129,10 @@ impl CouponEngine {
             ChangeOutcome::Replayed(done) => (done, true),
             ChangeOutcome::Refused(refusal) => return Err(refusal.into()),
         };
-        let view = CouponView {
-            coupon: done.coupon,
-            issued: done.issued,
-            uses: done.uses,
-        };
+        let from_version = done.from_version;
         Ok(Changed {
-            view,
-            from_version: done.from_version,
+            view: self.0.after_change(*done).await?,
+            from_version,
             replayed,
         })
     }

@@ -161,15 +161,15 @@ fn change_outcome() -> impl Strategy<Value = ChangeOutcome> {
         (0..9_usize).prop_map(move |count| ChangeRefusal::Invalid(vec![wrong.clone(); count])),
     ];
     let versions = option::of(any::<u64>());
-    let parts = (coupon(), 0..=ID_MAX, versions, 0..=ID_MAX);
+    let parts = (coupon(), 0..=ID_MAX, versions, option::of(0..=ID_MAX));
     let done = parts.prop_map(|(coupon, issued, from_version, returned)| ChangeDone {
         coupon,
         issued: Sequence::new(issued),
         from_version,
-        uses: UseCounts {
+        uses: returned.map(|returned| UseCounts {
             returned,
             ..UseCounts::default()
-        },
+        }),
     });
     let done = done.boxed();
     prop_oneof![

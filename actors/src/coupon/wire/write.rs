@@ -177,14 +177,14 @@ fn change_outcome(outcome: ChangeOutcome) -> messages::ChangeOutcome {
             wire.coupon = Some(coupon(done.coupon));
             wire.issued = done.issued.get();
             wire.from_version = done.from_version;
-            wire.uses = uses::counts(done.uses);
+            wire.uses = done.uses.map(uses::counts).unwrap_or_default();
             messages::ChangeResult::Done
         }
         ChangeOutcome::Replayed(done) => {
             wire.coupon = Some(coupon(done.coupon));
             wire.issued = done.issued.get();
             wire.from_version = done.from_version;
-            wire.uses = uses::counts(done.uses);
+            wire.uses = done.uses.map(uses::counts).unwrap_or_default();
             messages::ChangeResult::Replayed
         }
         ChangeOutcome::Refused(refusal) => match refusal {

@@ -76,15 +76,15 @@ pub(super) fn outcome(outcome: messages::UseOutcome) -> Result<UseOutcome> {
 }
 
 /// Reads counts. A node of the release before sends none.
-pub(super) fn counts(counts: &[u64]) -> Result<UseCounts> {
+pub(super) fn counts(counts: &[u64]) -> Result<Option<UseCounts>> {
     match *counts {
-        [] => Ok(UseCounts::default()),
-        [reserved, redeemed, revoked, returned] => Ok(UseCounts {
+        [] => Ok(None),
+        [reserved, redeemed, revoked, returned] => Ok(Some(UseCounts {
             reserved: number(reserved)?,
             redeemed: number(redeemed)?,
             revoked: number(revoked)?,
             returned: number(returned)?,
-        }),
+        })),
         _ => Err(DecodeError::Wrong("counts")),
     }
 }
