@@ -17,6 +17,7 @@ mod openapi;
 mod operations;
 mod redirect;
 mod routes;
+mod statistics;
 mod uses;
 
 use std::fmt;

@@ -44,7 +44,7 @@ metric_table! {
     KEYS_STALE = "coupon_keys_stale", MetricKind::Gauge, Count,
         "1 while the keys of a source cannot be read, and the former ones are in use, by source; otherwise 0.";
     LISTS_REFUSED = "coupon_lists_refused_total", MetricKind::Counter, Count,
-        "Lists of coupons refused, by reason: client (limits.client_lists) or full (too many in progress).";
+        "Searches for lists and statistics refused, by reason: client (limits.client_lists) or full (too many in progress).";
     LOG_LINES_DROPPED = "coupon_log_lines_dropped_total", MetricKind::Counter, Count,
         "Lines of the log that were not written, because writing failed or was too slow.";
     TRACE_SPANS_SENT = "coupon_trace_spans_sent_total", MetricKind::Counter, Count,

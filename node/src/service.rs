@@ -1,10 +1,10 @@
 //! The service without HTTP: the calls that the API and tests use.
 //!
 //! [`Service`] holds the engine and everything that a request passes before it. [`auth`] authenticates
-//! principals. `issuances` issues coupons and reads issuances, `bulk` issues to many users, `uses` uses
-//! issuances, `exports` reads all issuances of a coupon, [`codes`] makes and reads codes of issuances, `coupons`
-//! creates, changes and reads coupons, and `coupon_lists` searches for coupons. What many clients read at once
-//! comes from short-lived [`copies`]. [`list`] cuts pages, [`user_limit`] limits a user's rate, and `cluster`
+//! principals. `issuances` issues coupons, `bulk` issues to many users, `uses` uses issuances, `exports` reads all
+//! issuances of a coupon, [`codes`] makes and reads codes of issuances, `coupons` creates, changes and reads coupons,
+//! `coupon_lists` and `issuance_lists` read lists, and `statistics` counts what happened. What many clients read at
+//! once comes from short-lived [`copies`]. [`list`] cuts pages, [`user_limit`] limits a user's rate, and `cluster`
 //! shows nodes and shards.
 //! All calls of the engine and its store go through [`engine`].
 
@@ -19,9 +19,13 @@ mod coupon_lists;
 pub(crate) mod coupons;
 pub(crate) mod engine;
 pub(crate) mod exports;
+pub(crate) mod issuance_lists;
+mod issuance_progress;
 pub(crate) mod issuances;
 pub(crate) mod list;
 mod search_progress;
+mod search_snapshots;
+pub(crate) mod statistics;
 pub(crate) mod store;
 pub(crate) mod store_calls;
 pub(crate) mod user_limit;
@@ -42,6 +46,8 @@ use self::coupon_lists::CouponLists;
 use self::coupons::CouponCopies;
 use self::engine::{ChangeRefusal, CouponEngine, NotReady, Refusal, Setback};
 use self::exports::Exports;
+use self::issuance_progress::IssuanceProgress;
+use self::statistics::Computations;
 use self::store_calls::{StoreCallError, StoreCalls};
 use self::user_limit::UserLimit;
 use crate::config::Config;
@@ -111,6 +117,22 @@ impl From<Setback> for Error {
     }
 }
 
+/// The error of a request whose read failed.
+impl From<StoreCallError> for Error {
+    fn from(error: StoreCallError) -> Self {
+        match error {
+            StoreCallError::TooManyOfClient => Self::RateLimited(CLIENT_WAIT),
+            StoreCallError::Full => Setback::Overloaded.into(),
+            StoreCallError::Failed(error) => {
+                if FAILED_READS.admits() {
+                    tracing::warn!(%error, "failed to read from the store");
+                }
+                store_calls::read_error(&error)
+            }
+        }
+    }
+}
+
 /// The service of one node.
 #[derive(Debug)]
 pub(crate) struct Service {
@@ -125,6 +147,8 @@ pub(crate) struct Service {
     codes: Codes,
     copies: CouponCopies,
     lists: CouponLists,
+    issuance_progress: Arc<IssuanceProgress>,
+    computations: Arc<Computations>,
     store_calls: StoreCalls,
     bulk_calls: BulkCalls,
     exports: Arc<Exports>,
@@ -146,6 +170,8 @@ impl Service {
             codes: Codes::default(),
             copies: CouponCopies::default(),
             lists: CouponLists::new(config.limits.client_lists),
+            issuance_progress: Arc::default(),
+            computations: Arc::default(),
             store_calls: StoreCalls::default(),
             bulk_calls: BulkCalls::default(),
             exports: Exports::new(&config.limits),
@@ -241,14 +267,7 @@ async fn await_read<T>(
 ) -> Result<T, Error> {
     match tokio::time::timeout(deadline, reading).await {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(StoreCallError::TooManyOfClient)) => Err(Error::RateLimited(CLIENT_WAIT)),
-        Ok(Err(StoreCallError::Full)) => Err(Setback::Overloaded.into()),
-        Ok(Err(StoreCallError::Failed(error))) => {
-            if FAILED_READS.admits() {
-                tracing::warn!(%error, "failed to read from the store");
-            }
-            Err(store_calls::read_error(&error))
-        }
+        Ok(Err(error)) => Err(error.into()),
         Err(_) => Err(Setback::StoreUnavailable.into()),
     }
 }

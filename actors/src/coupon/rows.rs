@@ -3,16 +3,20 @@
 
 mod codes;
 pub(crate) mod columns;
+mod issuances;
 pub mod mysql;
 mod search;
 pub mod sqlite;
+mod statistics;
 
 use std::collections::HashMap;
 
 use async_trait::async_trait;
 
 pub use self::codes::{AddSecretError, CodeRows};
+pub use self::issuances::{IssuancePage, IssuanceQuery, IssuancesOf};
 pub use self::search::{CouponFilter, CouponPage, CouponQuery};
+pub use self::statistics::{BUCKETS_MAX, Statistics, StatisticsQuery, Tally};
 
 use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::offer::{Coupon, CouponView, Discount, Issuance, Metadata, Offer, Status};
@@ -146,8 +150,15 @@ pub trait CouponRows: CodeRows {
     /// Takes one step of a search for coupons. Each coupon is shown as of one moment.
     async fn coupons(&self, query: &CouponQuery) -> Result<CouponPage>;
 
-    /// Returns one issuance.
-    async fn issuance(&self, id: IssuanceId) -> Result<Option<Issuance>>;
+    /// Reads a page of a list of issuances, or takes one step of a search for issuances. What it returns is of
+    /// one moment. `None` if the list is about a coupon that does not exist.
+    ///
+    /// There is no index in the order of a user's list, because it would slow every issuance down. For each
+    /// page of it, all issuances of the user (and the coupon) are read and sorted.
+    async fn issuances(&self, query: &IssuanceQuery) -> Result<Option<IssuancePage>>;
+
+    /// Begins a snapshot, which takes a connection for as long as it exists.
+    async fn snapshot(&self) -> Result<Box<dyn CouponSnapshot>>;
 
     /// Returns the latest uses of those of these issuances that were used.
     async fn latest_uses(&self, issuances: &[IssuanceId]) -> Result<HashMap<IssuanceId, LatestUse>>;
@@ -155,16 +166,26 @@ pub trait CouponRows: CodeRows {
     /// Returns a page of the uses of an issuance after a number, oldest first.
     async fn uses_of(&self, id: IssuanceId, after: UseNumber, limit: u32) -> Result<Vec<Use>>;
 
+    /// Returns one issuance.
+    async fn issuance(&self, id: IssuanceId) -> Result<Option<Issuance>> {
+        let query = IssuanceQuery::all(IssuancesOf::Id(id), 1);
+        let page = self.issuances(&query).await?.unwrap_or_default();
+        Ok(page.issuances.into_iter().next().map(|used| used.issuance))
+    }
+
     /// Returns a page of a user's issuances, newest first; with `coupon`, only issuances of that coupon.
-    /// There is no index in that order, because it would slow every issuance down. For each page, all
-    /// issuances of the user (and the coupon) are read and sorted.
     async fn issuances_of_user(
         &self,
         user: &UserId,
         coupon: Option<CouponId>,
         after: Option<UserCursor>,
         limit: u32,
-    ) -> Result<Vec<Issuance>>;
+    ) -> Result<Vec<Issuance>> {
+        let user = user.clone();
+        let query = IssuanceQuery::all(IssuancesOf::User { user, coupon, after }, limit);
+        let page = self.issuances(&query).await?.unwrap_or_default();
+        Ok(page.issuances.into_iter().map(|used| used.issuance).collect())
+    }
 
     /// Returns a page of a coupon's issuances after a sequence, in order of sequence. If a user is given,
     /// returns only this user's issuances.
@@ -174,5 +195,39 @@ pub trait CouponRows: CodeRows {
         user: Option<&UserId>,
         after: Sequence,
         limit: u32,
-    ) -> Result<Vec<Issuance>>;
+    ) -> Result<Vec<Issuance>> {
+        let user = user.cloned();
+        let query = IssuanceQuery::all(IssuancesOf::Coupon { coupon, user, after }, limit);
+        let page = self.issuances(&query).await?.unwrap_or_default();
+        Ok(page.issuances.into_iter().map(|used| used.issuance).collect())
+    }
+}
+
+/// Reads that all show the rows of one moment, which is after the snapshot was asked for. Dropping it ends it.
+///
+/// The database keeps what is older for as long as a snapshot exists, so a holder drops it within seconds.
+/// After an error, further reads fail.
+///
+/// Cancel safety: as for [`CouponRows`].
+#[async_trait]
+pub trait CouponSnapshot: Send + Sync + 'static {
+    /// Returns one coupon and its highest stored sequence.
+    async fn coupon(&self, id: CouponId) -> Result<Option<CouponView>>;
+
+    /// Takes one step of a search for coupons.
+    async fn coupons(&self, query: &CouponQuery) -> Result<CouponPage>;
+
+    /// Takes one step of a search for issuances; `None` if their coupon does not exist.
+    async fn issuances(&self, query: &IssuanceQuery) -> Result<Option<IssuancePage>>;
+
+    /// Returns the number of the coupon's last use.
+    async fn last_use(&self, coupon: CouponId) -> Result<UseNumber>;
+
+    /// Returns the issuances of the coupon that were used after this use, at most so many, in the order of
+    /// their uses.
+    async fn used_since(&self, coupon: CouponId, after: UseNumber, limit: u32) -> Result<Vec<Sequence>>;
+
+    /// Takes one step of a computation of statistics, which goes on where these statistics end; `None` if the
+    /// coupon does not exist.
+    async fn statistics(&self, query: &StatisticsQuery, so_far: Statistics) -> Result<Option<Statistics>>;
 }

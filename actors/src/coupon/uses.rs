@@ -223,6 +223,11 @@ impl UseState {
             Self::Expired => "expired",
         }
     }
+
+    /// Returns the state with this name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
 }
 
 impl UsedIssuance {

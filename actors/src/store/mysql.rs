@@ -20,6 +20,7 @@ mod open;
 mod rows;
 mod session;
 mod settings;
+pub(crate) mod snapshot;
 
 use std::fmt;
 use std::sync::Arc;
@@ -79,13 +80,14 @@ pub struct Options {
 
 impl Options {
     /// Returns options for the database at this URL: four connections each for lanes, for the reads of
-    /// clients and for the rest, and a wait of 30 seconds for migrations.
+    /// clients and for the rest, three more for the snapshots of searches, and a wait of 30 seconds for
+    /// migrations.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
             lanes: 4,
             others: 4,
-            readers: 4,
+            readers: 7,
             migration_wait: Duration::from_secs(30),
             migrations: Vec::new(),
         }

@@ -13,6 +13,7 @@ pub mod error;
 mod files;
 mod open;
 mod rows;
+pub(crate) mod snapshot;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -75,11 +76,12 @@ pub struct Options {
 }
 
 impl Options {
-    /// Returns options for this file, with four readers and no quota.
+    /// Returns options for this file, with four readers and three more for the snapshots of searches, and no
+    /// quota.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
-            readers: 4,
+            readers: 7,
             page_count_max: None,
             migrations: Vec::new(),
         }

@@ -73,6 +73,19 @@ macro_rules! contract {
             a_coupons_issuances_come_by_sequence_and_by_user
             what_is_not_stored_is_not_found
         });
+        contract!($database: reading {
+            all_reads_in_a_snapshot_show_its_moment
+            a_page_and_its_coupons_are_of_one_moment
+            a_snapshot_that_is_dropped_at_any_moment_leaves_nothing_behind
+            issuances_are_found_by_state_as_it_is_defined
+            an_issuance_is_read_with_its_coupon
+            a_snapshot_tells_which_issuances_were_used_since
+            a_page_has_the_coupons_of_its_issuances
+        });
+        contract!($database: statistics {
+            statistics_count_every_row_once_by_time
+            statistics_are_bounded
+        });
         contract!($database: cluster {
             checking_again_changes_nothing
             each_shard_goes_to_one_of_two_claimants

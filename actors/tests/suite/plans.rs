@@ -295,8 +295,10 @@ impl Lists {
                 self.after.id.sequence.to_string(),
                 limit,
             ],
-            "of a coupon and a user" => vec![self.ids[3].to_string(), "0".to_owned(), ann, limit],
-            _ => vec![self.ids[3].to_string(), "50".to_owned(), limit],
+            "of a coupon and a user" => {
+                vec![self.ids[3].to_string(), "0".to_owned(), highest, ann, limit]
+            }
+            _ => vec![self.ids[3].to_string(), "50".to_owned(), highest, limit],
         }
     }
 }

@@ -10,11 +10,12 @@ use http::header::LOCATION;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
+use warp::reply::Response;
 
-use super::coupons::coupon_id;
+use super::coupons::{CouponBody, coupon_id};
 use super::error::Error;
 use super::list::{PageBody, cursor, limit};
-use super::uses::UseBody;
+use super::uses::{QuoteBody, UseBody};
 use super::{Answer, principal, request_key, set_header, set_replayed};
 use crate::http::call::Call;
 use crate::http::json::{self, Text};
@@ -23,7 +24,8 @@ use crate::http::query::Query;
 use crate::service::Service;
 use crate::service::codes::Codes;
 use crate::service::engine::{Issuance, IssueResponse};
-use crate::service::list::whole_number;
+use crate::service::issuance_lists::{IssuanceList, IssuanceListOptions};
+use crate::service::list::{Cursor, whole_number};
 
 /// An issuance as the API writes it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -57,6 +59,14 @@ pub(super) struct IssuanceBody<'a> {
     #[serde(rename = "use", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = UseBody)]
     pub(super) latest_use: Option<UseBody<'a>>,
+    /// What an order of the amount in the request would get, in lists that ask for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = QuoteBody)]
+    pub(super) quote: Option<QuoteBody>,
+    /// The coupon, in lists that ask for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = CouponBody)]
+    pub(super) coupon: Option<CouponBody<'a>>,
 }
 
 impl<'a> IssuanceBody<'a> {
@@ -87,10 +97,44 @@ impl<'a> IssuanceBody<'a> {
             state: UseState::Issued.as_str(),
             usable_until: issuance.expires_at.map(Text),
             latest_use: None,
+            quote: None,
+            coupon: None,
             issued_at: Text(issuance.issued_at),
             expires_at: issuance.expires_at.map(Text),
         }
     }
+}
+
+/// What a request asks of a list of issuances.
+pub(super) fn list_options(query: &mut Query) -> IssuanceListOptions {
+    let state = query.get(
+        "state",
+        "must be issued, reserved, redeemed, revoked, expired or usable",
+        |text| match text {
+            // An issuance that has expired is not issued any more.
+            "usable" => Some(UseState::Issued),
+            text => UseState::parse(text),
+        },
+    );
+    let order_amount = query.get("order_amount", "must be a whole number", whole_number);
+    let expand = query.get("expand", "must be coupon", |text| {
+        (text == "coupon").then_some(())
+    });
+    IssuanceListOptions {
+        state,
+        order_amount,
+        with_coupons: expand.is_some(),
+    }
+}
+
+/// Returns the response with a page of issuances.
+pub(super) fn page<C: Cursor>(list: &IssuanceList<C>, codes: &Codes) -> Response {
+    let item = |used| IssuanceBody {
+        quote: list.quote(used).map(QuoteBody::from),
+        coupon: list.coupon(used).map(|view| CouponBody::new(view, list.now)),
+        ..IssuanceBody::new(used, codes, list.now)
+    };
+    json::response(StatusCode::OK, &PageBody::new(&list.page, item))
 }
 
 /// The optional body of an issue request.
@@ -145,35 +189,28 @@ fn user_id(value: &Value) -> Result<UserId, RequestError> {
 pub(super) async fn list(service: &Service, call: &Call) -> Answer {
     principal(service, call)?.require_reader()?;
     let coupon = coupon_id(call.parameter())?;
-    let (user, after, limit) = Query::read(&call.head, |query| {
+    let (user, options, after, limit) = Query::read(&call.head, |query| {
         let user = query.get("user_id", "must be a user id", |text| UserId::parse(text).ok());
         let after = query.get("after_sequence", "must be a whole number", whole_number);
         let after = cursor(query).or(after.map(Sequence::new));
-        (user, after.unwrap_or(Sequence::NONE), limit(query))
+        let after = after.unwrap_or(Sequence::NONE);
+        (user, list_options(query), after, limit(query))
     })?;
-    let page = service.issuances_of_coupon(coupon, user, after, limit).await?;
-    let now = time::timestamp();
-    Ok(json::response(
-        StatusCode::OK,
-        &PageBody::new(&page, |used| IssuanceBody::new(used, service.codes(), now)),
-    ))
+    let list = service.issuances_of_coupon(call.head.client, (coupon, user), options, after, limit);
+    Ok(page(&list.await?, service.codes()))
 }
 
 /// `GET /v1/issuances`
 pub(super) async fn list_of_user(service: &Service, call: &Call) -> Answer {
     principal(service, call)?.require_reader_or_service()?;
-    let (user, after, limit) = Query::read(&call.head, |query| {
+    let (user, options, after, limit) = Query::read(&call.head, |query| {
         let user = query.required("user_id", "must be a user id", |text| UserId::parse(text).ok());
-        (user, cursor(query), limit(query))
+        (user, list_options(query), cursor(query), limit(query))
     })?;
     // A missing user id is an error of the query.
     let user = user.ok_or_else(|| RequestError::invalid("user_id", "is missing"))?;
-    let page = service.issuances_of_user(user, None, after, limit).await?;
-    let now = time::timestamp();
-    Ok(json::response(
-        StatusCode::OK,
-        &PageBody::new(&page, |used| IssuanceBody::new(used, service.codes(), now)),
-    ))
+    let list = service.issuances_of_user((user, None), options, after, limit);
+    Ok(page(&list.await?, service.codes()))
 }
 
 /// The coupon to which a list of issuances is limited.

@@ -1,12 +1,11 @@
 //! `/v1/me`: who asks, and what belongs to the user who asks.
 
-use actors::time;
 use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::issuances::{IssuanceBody, of_coupon};
-use super::list::{PageBody, cursor, limit};
+use super::issuances::{list_options, of_coupon, page};
+use super::list::{cursor, limit};
 use super::{Answer, principal};
 use crate::http::call::Call;
 use crate::http::json;
@@ -46,13 +45,10 @@ pub(super) fn read(service: &Service, call: &Call) -> Answer {
 pub(super) async fn issuances(service: &Service, call: &Call) -> Answer {
     let principal = principal(service, call)?;
     let user = principal.require_user()?.clone();
-    let (coupon, after, limit) = Query::read(&call.head, |query| {
-        (of_coupon(query), cursor(query), limit(query))
+    let (coupon, options, after, limit) = Query::read(&call.head, |query| {
+        let options = list_options(query);
+        (of_coupon(query), options, cursor(query), limit(query))
     })?;
-    let page = service.issuances_of_user(user, coupon, after, limit).await?;
-    let now = time::timestamp();
-    Ok(json::response(
-        StatusCode::OK,
-        &PageBody::new(&page, |used| IssuanceBody::new(used, service.codes(), now)),
-    ))
+    let list = service.issuances_of_user((user, coupon), options, after, limit);
+    Ok(page(&list.await?, service.codes()))
 }

@@ -13,6 +13,7 @@ use warp::reply::Response;
 use warp::{Filter, Rejection};
 
 mod bulk;
+mod lists;
 mod table;
 
 pub(super) use self::table::ROUTES;

@@ -103,6 +103,7 @@ impl<'a> From<&'a Use> for PastUseBody<'a> {
 
 /// What an order would get.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Quote)]
 pub(super) struct QuoteBody {
     #[schema(minimum = 0, maximum = 9_007_199_254_740_991_usize)]
     order_amount: u64,

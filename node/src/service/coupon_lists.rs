@@ -1,7 +1,7 @@
 //! Lists of coupons. A list is searched step by step, newest first, until its page is full or the list ends.
 //!
-//! A search may examine all coupons, so searches must not hold up other reads. They take turns at a share of
-//! the connections, one short step at a time. Requests for the same list share one search, and its result is
+//! A search may examine all coupons, so searches must not hold up other reads. They take turns, one short step at
+//! a time, in snapshots that they share (`search_snapshots`): a page is of one moment. Requests for the same list share one search, and its result is
 //! used for a second. The number of searches in progress is bounded for each client and for the node.
 //! A search that finds nothing in the time of a request fails, and the next request for the same list goes on
 //! where it ended (`search_progress`).
@@ -12,16 +12,15 @@ use std::time::{Duration, Instant};
 
 use actors::admission::{Admission, Permit};
 use actors::coupon::ids::CouponId;
-use actors::store::StoreError;
 use actors::time::{self, Timestamp};
 use metrics::Counter;
-use tokio::sync::Semaphore;
 
 use super::client_searches::{ClientSearch, ClientSearches};
 use super::copies::Copies;
 use super::engine::{CouponEngine, CouponFilter, CouponPage, CouponQuery, CouponView, StoreResult};
 use super::list::{LIMIT_MAX, Page};
 use super::search_progress::SearchProgress;
+use super::search_snapshots::{SearchSnapshot, SearchSnapshots, too_long};
 use super::store_calls::StoreCallError;
 use super::{Error, Service};
 use crate::metrics::LISTS_REFUSED;
@@ -34,20 +33,16 @@ const LISTS_MAX: usize = 64;
 /// turn within the deadline of a request. Further searches are refused at once.
 const SEARCHES_MAX: usize = 256;
 
-/// Number of steps that run at the same time: a quarter of the connections for reads, so that the other three
-/// are always free for short reads.
-const STEPS_MAX: usize = 1;
-
 /// Number of coupons that one step examines: few enough that no step takes longer than some milliseconds.
 const STEP: u32 = 4_000;
 
 /// A search that takes longer ends with the coupons found so far, if there are any. This time is shorter than
 /// the deadline of a request, so that they reach the client.
-const SEARCH_TIME_MAX: Duration = Duration::from_secs(1);
+pub(super) const SEARCH_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// A search that has found nothing within this time ends with an error, and a retry goes on. This time is
 /// shorter than the usual deadline of a request, after which no client waits for the result.
-const FRUITLESS_TIME_MAX: Duration = Duration::from_secs(2);
+pub(super) const FRUITLESS_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Searches in progress, and copies of lists.
 pub(super) struct CouponLists {
@@ -55,7 +50,7 @@ pub(super) struct CouponLists {
     progress: Arc<SearchProgress>,
     searches: Admission,
     clients: ClientSearches,
-    turns: Arc<Semaphore>,
+    snapshots: Arc<SearchSnapshots>,
     refused_client: Counter,
     refused_full: Counter,
 }
@@ -68,7 +63,7 @@ pub(super) struct ListKey {
 }
 
 /// The places that a search takes while it is in progress.
-struct Places {
+pub(super) struct Places {
     /// `None` for a list without a filter, which ends after one step.
     _search: Option<Permit>,
     _client: ClientSearch,
@@ -89,7 +84,7 @@ impl CouponLists {
             progress: Arc::default(),
             searches: Admission::new(SEARCHES_MAX),
             clients: ClientSearches::new(client_searches_max),
-            turns: Arc::new(Semaphore::new(STEPS_MAX)),
+            snapshots: Arc::default(),
             refused_client: refused("client"),
             refused_full: refused("full"),
         }
@@ -101,7 +96,13 @@ impl CouponLists {
         self.copies.forget_all();
     }
 
-    fn admit(&self, client: IpAddr, is_search: bool) -> Result<Places, StoreCallError> {
+    /// Returns the snapshots of searches.
+    pub(super) fn snapshots(&self) -> Arc<SearchSnapshots> {
+        Arc::clone(&self.snapshots)
+    }
+
+    /// Admits a list, which is a search unless it ends after one step.
+    pub(super) fn admit(&self, client: IpAddr, is_search: bool) -> Result<Places, StoreCallError> {
         let client = self.clients.begin(client).ok_or_else(|| {
             self.refused_client.increment(1);
             StoreCallError::TooManyOfClient
@@ -135,7 +136,7 @@ impl Service {
             let search = Search {
                 engine: engine.clone(),
                 key: key.clone(),
-                turns: Arc::clone(&self.lists.turns),
+                snapshots: self.lists.snapshots(),
                 progress: Arc::clone(&self.lists.progress),
             };
             Ok(self.store_calls.run(async move {
@@ -184,18 +185,26 @@ const WANTED: usize = LIMIT_MAX as usize + 1;
 struct Search {
     engine: CouponEngine,
     key: ListKey,
-    turns: Arc<Semaphore>,
+    snapshots: Arc<SearchSnapshots>,
     progress: Arc<SearchProgress>,
 }
 
 impl Search {
     /// Searches until [`WANTED`] coupons are found or the list ends, or until too late.
     async fn run(self) -> StoreResult<CouponList> {
-        let (began, now) = (Instant::now(), time::timestamp());
+        let began = Instant::now();
         let is_search = !self.key.filter.is_empty();
         let progress = is_search.then(|| self.progress.begin(&self.key, time::moment()));
         let (progress, skip) = progress.unzip();
         let mut skip = skip.flatten();
+        // This begins after the progress, so that it shows what the progress does not know to be changed.
+        let snapshot = match is_search {
+            true => Some(self.snapshots.join(&self.engine).await?),
+            false => None,
+        };
+        let now = snapshot
+            .as_deref()
+            .map_or_else(time::timestamp, SearchSnapshot::now);
         let mut rows = Vec::new();
         let mut query = CouponQuery {
             filter: self.key.filter.clone(),
@@ -207,7 +216,7 @@ impl Search {
         loop {
             // This is at most `WANTED`, which fits into 32 bits.
             query.limit = (WANTED - rows.len()) as u32;
-            let page = self.step(&query).await?;
+            let page = self.step(snapshot.as_deref(), &query).await?;
             rows.extend(page.coupons);
             query.before = page.next;
             if let Some(next) = page.next {
@@ -216,14 +225,16 @@ impl Search {
                 }
                 if let Some((down_to, changed)) = skip.as_ref().and_then(|skip| skip.after(next)) {
                     skip = None;
-                    rows.extend(self.admitted(changed, now).await?);
+                    if let Some(snapshot) = &snapshot {
+                        rows.extend(self.admitted(snapshot, changed).await?);
+                    }
                     rows.truncate(WANTED);
                     query.before = Some(down_to);
                 }
             }
             let (is_full, took) = (rows.len() >= WANTED, began.elapsed());
             if rows.is_empty() && page.next.is_some() && took >= FRUITLESS_TIME_MAX {
-                return Err(StoreError::NotStored("searching a list took too long".to_owned()));
+                return Err(too_long());
             }
             let is_late = took >= SEARCH_TIME_MAX && !rows.is_empty();
             if is_full || is_late || page.next.is_none() {
@@ -242,24 +253,24 @@ impl Search {
         }
     }
 
-    /// Takes one step, in its turn.
-    async fn step(&self, query: &CouponQuery) -> StoreResult<CouponPage> {
-        let turn = match query.filter.is_empty() {
-            true => None,
-            false => Some(self.turns.acquire().await),
-        };
-        let _turn = turn
-            .transpose()
-            .map_err(|closed| StoreError::NotStored(closed.to_string()))?;
-        self.engine.coupons(query).await
+    /// Takes one step, in the snapshot if there is one.
+    async fn step(&self, snapshot: Option<&SearchSnapshot>, query: &CouponQuery) -> StoreResult<CouponPage> {
+        match snapshot {
+            Some(snapshot) => snapshot.turn().await?.coupons(query).await,
+            None => self.engine.coupons(query).await,
+        }
     }
 
     /// Returns those of these coupons that the filter admits.
-    async fn admitted(&self, coupons: Vec<CouponId>, now: Timestamp) -> StoreResult<Vec<CouponView>> {
+    async fn admitted(
+        &self,
+        snapshot: &SearchSnapshot,
+        coupons: Vec<CouponId>,
+    ) -> StoreResult<Vec<CouponView>> {
         let mut admitted = Vec::new();
         for coupon in coupons {
-            let view = self.engine.clone().coupon(coupon).await?;
-            admitted.extend(view.filter(|view| self.key.filter.admits(view, now)));
+            let view = snapshot.turn().await?.coupon(coupon).await?;
+            admitted.extend(view.filter(|view| self.key.filter.admits(view, snapshot.now())));
         }
         Ok(admitted)
     }

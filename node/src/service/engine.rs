@@ -1,6 +1,5 @@
 //! The only place that calls the engine and its store: adapts them to what the service needs.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,10 +7,10 @@ use std::time::Duration;
 use actors::coupon::CouponKind;
 use actors::coupon::change::ChangeOutcome;
 use actors::coupon::client::Coupons;
-use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
+use actors::coupon::ids::{CouponId, IssuanceId};
 use actors::coupon::issue::IssueOutcome;
 use actors::coupon::record::ChangeRow;
-use actors::coupon::rows::CouponRows;
+use actors::coupon::rows::{CouponRows, CouponSnapshot};
 use actors::coupon::uses::{Use, UseNumber, UseOutcome, UseRequest, UsedIssuance};
 use actors::engine::{Engine, Options, StartError};
 use actors::ids::{RequestKey, ShardId, UserId};
@@ -22,7 +21,8 @@ pub(crate) use actors::coupon::change::{Change, ChangeRefusal, ChangeRequest};
 pub(crate) use actors::coupon::issue::Refusal;
 pub(crate) use actors::coupon::offer::{CouponView, Issuance};
 pub(crate) use actors::coupon::rows::{
-    CouponFilter, CouponPage, CouponQuery, Created, NewCoupon, UserCursor,
+    CouponFilter, CouponPage, CouponQuery, Created, IssuancePage, IssuanceQuery, IssuancesOf, NewCoupon,
+    Statistics, StatisticsQuery, UserCursor,
 };
 pub(crate) use actors::engine::{ClusterView, NotReady};
 pub(crate) use actors::owning::request::Setback;
@@ -152,19 +152,14 @@ impl CouponEngine {
         }
     }
 
-    /// Reads the latest uses of these issuances.
-    pub(super) async fn with_uses(self, issuances: Vec<Issuance>) -> StoreResult<Vec<UsedIssuance>> {
-        let ids: Vec<IssuanceId> = issuances.iter().map(|issuance| issuance.id).collect();
-        let mut latest = if ids.is_empty() {
-            HashMap::new()
-        } else {
-            self.0.rows().latest_uses(&ids).await?
-        };
-        let used = issuances.into_iter().map(|issuance| UsedIssuance {
-            latest: latest.remove(&issuance.id),
-            issuance,
-        });
-        Ok(used.collect())
+    /// Begins a snapshot.
+    pub(super) async fn snapshot(&self) -> StoreResult<Box<dyn CouponSnapshot>> {
+        self.0.rows().snapshot().await
+    }
+
+    /// Reads a page of a list of issuances; `None` if the list is about a coupon that does not exist.
+    pub(super) async fn issuances(&self, query: &IssuanceQuery) -> StoreResult<Option<IssuancePage>> {
+        self.0.rows().issuances(query).await
     }
 
     /// Reads up to `limit` uses of an issuance, oldest first; `None` if the issuance does not exist.
@@ -203,40 +198,6 @@ impl CouponEngine {
     /// Takes one step of a search for coupons, newest first.
     pub(crate) async fn coupons(&self, query: &CouponQuery) -> StoreResult<CouponPage> {
         self.0.rows().coupons(query).await
-    }
-
-    /// Reads up to `limit` issuances of a coupon, by sequence; `None` if the coupon does not exist.
-    pub(super) async fn issuances_of_coupon(
-        self,
-        coupon: CouponId,
-        user: Option<UserId>,
-        after: Sequence,
-        limit: u32,
-    ) -> StoreResult<Option<Vec<Issuance>>> {
-        let store = self.0.rows();
-        let rows = store
-            .issuances_of_coupon(coupon, user.as_ref(), after, limit)
-            .await?;
-        let exists = !rows.is_empty() || store.coupon(coupon).await?.is_some();
-        Ok(exists.then_some(rows))
-    }
-
-    /// Reads up to `limit` issuances of a user, newest first. If `coupon` is given, reads only issuances of
-    /// that coupon.
-    pub(super) async fn issuances_of_user(
-        self,
-        user: UserId,
-        coupon: Option<CouponId>,
-        after: Option<UserCursor>,
-        limit: u32,
-    ) -> StoreResult<Vec<Issuance>> {
-        let rows = self.0.rows();
-        rows.issuances_of_user(&user, coupon, after, limit).await
-    }
-
-    /// Reads an issuance.
-    pub(super) async fn issuance(self, id: IssuanceId) -> StoreResult<Option<Issuance>> {
-        self.0.rows().issuance(id).await
     }
 
     /// Reads nodes and shards.

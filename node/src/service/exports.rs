@@ -15,7 +15,7 @@ use actors::coupon::uses::UsedIssuance;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::engine::{CouponEngine, Refusal, Setback};
+use super::engine::{CouponEngine, IssuanceQuery, IssuancesOf, Refusal, Setback};
 use super::store_calls::StoreCalls;
 use super::{Error, Service, await_read};
 use crate::config::Limits;
@@ -110,9 +110,15 @@ impl Export {
         tokio::time::sleep_until(*turn).await;
         *turn = Instant::now() + Duration::from_secs_f64(f64::from(rows) / self.exports.rows_per_second);
         let (engine, coupon, after) = (self.engine.clone(), self.coupon, self.after);
+        let of = IssuancesOf::Coupon {
+            coupon,
+            user: None,
+            after,
+        };
+        let query = IssuanceQuery::all(of, rows);
         let reading = async move {
-            let issuances = engine.clone().issuances_of_coupon(coupon, None, after, rows);
-            engine.with_uses(issuances.await?.unwrap_or_default()).await
+            let page = engine.issuances(&query).await?;
+            Ok(page.unwrap_or_default().issuances)
         };
         let portion = await_read(self.deadline, self.store_calls.run(reading)).await?;
         drop(turn);

@@ -1,15 +1,13 @@
-//! Issues coupons, and reads issuances.
+//! Issues coupons.
 
 use std::time::Duration;
 
 use actors::coupon::client::count_issue;
-use actors::coupon::ids::{CouponId, Sequence};
-use actors::coupon::uses::UsedIssuance;
+use actors::coupon::ids::CouponId;
 use actors::ids::{RequestKey, UserId};
 use actors::trace::Span;
 
-use super::engine::{IssueResponse, Refusal, Setback, UserCursor};
-use super::list::Page;
+use super::engine::{IssueResponse, Setback};
 use super::{Error, Service};
 
 impl Service {
@@ -48,41 +46,5 @@ impl Service {
             self.copies.raise_issued(issued.used.issuance.id);
         }
         Ok(issued)
-    }
-
-    /// Reads a page of a coupon's issuances, by sequence. If `user` is given, reads only that user's
-    /// issuances.
-    pub(crate) async fn issuances_of_coupon(
-        &self,
-        coupon: CouponId,
-        user: Option<UserId>,
-        after: Sequence,
-        limit: u32,
-    ) -> Result<Page<UsedIssuance, Sequence>, Error> {
-        let engine = self.engine()?.clone();
-        let rows = self
-            .read_used(engine.issuances_of_coupon(coupon, user, after, limit + 1))
-            .await?
-            .ok_or(Refusal::UnknownCoupon)?;
-        Ok(Page::cut(rows, limit, |row| row.issuance.id.sequence))
-    }
-
-    /// Reads a page of a user's issuances, newest first. If `coupon` is given, reads only issuances of that
-    /// coupon.
-    pub(crate) async fn issuances_of_user(
-        &self,
-        user: UserId,
-        coupon: Option<CouponId>,
-        after: Option<UserCursor>,
-        limit: u32,
-    ) -> Result<Page<UsedIssuance, UserCursor>, Error> {
-        let engine = self.engine()?.clone();
-        let reading = engine.issuances_of_user(user, coupon, after, limit + 1);
-        let rows = self.read_used(async move { reading.await.map(Some) }).await?;
-        let rows = rows.unwrap_or_default();
-        Ok(Page::cut(rows, limit, |row| UserCursor {
-            issued_at: row.issuance.issued_at,
-            id: row.issuance.id,
-        }))
     }
 }

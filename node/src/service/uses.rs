@@ -3,16 +3,16 @@
 
 use actors::coupon::client::count_use;
 use actors::coupon::ids::IssuanceId;
-use actors::coupon::uses::decide::{Quote, Step, Terms, UseRefusal};
+use actors::coupon::uses::decide::{Quote, Step, UseRefusal};
 use actors::coupon::uses::{Use, UseNumber, UseRequest, UsedIssuance};
 use actors::ids::UserId;
 use actors::time;
 use actors::trace::Span;
 
 use super::auth::Principal;
-use super::engine::{Issuance, Setback, StoreResult};
+use super::engine::{CouponView, Issuance, IssuanceQuery, IssuancesOf, Setback};
 use super::list::Page;
-use super::{Error, Service};
+use super::{Error, Service, issuance_lists};
 
 impl Service {
     /// Asks the owner to take a step with an issuance, which must belong to `of_user` if that is given. Returns
@@ -71,15 +71,9 @@ impl Service {
         amount: u64,
     ) -> Result<Quote, Error> {
         let is_visible = |issuance: &Issuance| principal.may_see(&issuance.user) || principal.may_use();
-        let used = self.issuance_if(id, is_visible).await?;
-        let engine = self.engine()?.clone();
-        let view = self.read(engine.coupon(id.coupon)).await?;
-        let view = view.ok_or(Error::UnknownIssuance)?;
-        let terms = Terms {
-            offer: &view.coupon.offer,
-            expires_at: used.issuance.expires_at,
-        };
-        Ok(terms.quote(used.latest.as_ref(), time::timestamp(), amount))
+        let (used, coupon) = self.issuance_if(id, true, is_visible).await?;
+        let view = coupon.ok_or(Error::UnknownIssuance)?;
+        Ok(issuance_lists::quote(&view, &used, time::timestamp(), amount))
     }
 
     /// Reads a page of what became of an issuance, oldest first.
@@ -101,39 +95,30 @@ impl Service {
         id: IssuanceId,
         principal: &Principal,
     ) -> Result<UsedIssuance, Error> {
-        self.issuance_if(id, |issuance| principal.may_see(&issuance.user))
-            .await
+        let (used, _) = self
+            .issuance_if(id, false, |issuance| principal.may_see(&issuance.user))
+            .await?;
+        Ok(used)
     }
 
+    /// Reads an issuance, and its coupon if `with_coupon` says so, as of one moment.
     async fn issuance_if(
         &self,
         id: IssuanceId,
+        with_coupon: bool,
         is_visible: impl Fn(&Issuance) -> bool,
-    ) -> Result<UsedIssuance, Error> {
+    ) -> Result<(UsedIssuance, Option<CouponView>), Error> {
         let engine = self.engine()?.clone();
-        let read = async move {
-            let issuance = engine.clone().issuance(id).await?;
-            engine.with_uses(issuance.into_iter().collect()).await
+        let query = IssuanceQuery {
+            with_coupons: with_coupon,
+            ..IssuanceQuery::all(IssuancesOf::Id(id), 1)
         };
-        self.read(read)
-            .await?
-            .pop()
+        let read = self.read(async move { engine.issuances(&query).await }).await?;
+        let mut read = read.unwrap_or_default();
+        let used = read.issuances.pop();
+        let used = used
             .filter(|used| is_visible(&used.issuance))
-            .ok_or(Error::UnknownIssuance)
-    }
-
-    /// Runs a read of issuances, and adds their latest uses.
-    pub(super) async fn read_used(
-        &self,
-        reading: impl Future<Output = StoreResult<Option<Vec<Issuance>>>> + Send + 'static,
-    ) -> Result<Option<Vec<UsedIssuance>>, Error> {
-        let engine = self.engine()?.clone();
-        let read = async move {
-            match reading.await? {
-                Some(issuances) => engine.with_uses(issuances).await.map(Some),
-                None => Ok(None),
-            }
-        };
-        self.read(read).await
+            .ok_or(Error::UnknownIssuance)?;
+        Ok((used, read.coupons.remove(&id.coupon)))
     }
 }

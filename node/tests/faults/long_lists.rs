@@ -1,6 +1,7 @@
 //! Lists with so many coupons that a search does not end within a request.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use reqwest::Client;
@@ -11,6 +12,7 @@ use testkit::node::{ADMIN_TOKEN, Node};
 use testkit::on_each_server;
 use testkit::poll::within;
 use testkit::servers::{Server, ServerKind, run};
+use tokio::sync::Mutex;
 
 use crate::FIRSTCOME;
 
@@ -30,15 +32,18 @@ const EXAMINED: usize = 5_000;
 /// Far longer than all searches take.
 const LIMIT: Duration = Duration::from_secs(240);
 
-/// Makes a statement that creates the coupons, which have ended.
-fn creation(concatenated: &str) -> String {
+/// Number of coupons of a list that takes several steps, within one request.
+const SEVERAL_STEPS: usize = 20_000;
+
+/// Makes a statement that creates so many coupons, which have ended.
+fn creation(concatenated: &str, count: usize) -> String {
     format!(
         "INSERT INTO coupons (title, per_user_limit, ends_at, status, version, created_at, updated_at, creation_key, creation_body)
          WITH RECURSIVE digits AS (SELECT 0 AS digit UNION ALL SELECT digit + 1 FROM digits WHERE digit < 9)
          SELECT 'Coupon', 1, 1, 'open', 1, 0, 0, {concatenated}, ''
            FROM (SELECT a.digit + 10 * b.digit + 100 * c.digit + 1000 * d.digit + 10000 * e.digit + 100000 * f.digit AS number
                    FROM digits a JOIN digits b JOIN digits c JOIN digits d JOIN digits e JOIN digits f) AS numbers
-          WHERE number < {COUPONS}"
+          WHERE number < {count}"
     )
 }
 
@@ -142,6 +147,103 @@ impl Searched {
     }
 }
 
+/// Creates a coupon for this list, which is live or paused.
+async fn create(searched: &Searched, status: &str) -> u64 {
+    let request = searched
+        .client
+        .post(format!("http://{}/v1/coupons", searched.node.address))
+        .bearer_auth(ADMIN_TOKEN)
+        .json(&json!({"title": "Toggled Coupon", "total_quantity": null, "status": status}));
+    let coupon: Value = request.send().await.unwrap().json().await.unwrap();
+    coupon["id"].as_u64().unwrap()
+}
+
+/// Returns the title in letters of either case, so that each list is searched for, and none is a copy.
+fn spelled(number: usize) -> String {
+    let letter = |(at, letter): (usize, char)| match number >> at & 1 {
+        0 => letter.to_ascii_lowercase(),
+        _ => letter.to_ascii_uppercase(),
+    };
+    let title: String = "toggledcoupon".chars().enumerate().map(letter).collect();
+    let (first, second) = title.split_at("toggled".len());
+    format!("{first}%20{second}")
+}
+
+/// The first and the last coupon of a long list change their places between live and paused, in one transaction. A
+/// list that takes several steps always shows exactly one of them.
+async fn shows_one_moment(searched: &Searched, ids: [u64; 2], toggle: impl AsyncFn(&str)) {
+    const LISTS: usize = 200;
+    let [first, last] = ids;
+    let toggled = format!(
+        "UPDATE coupons SET status = CASE status WHEN 'open' THEN 'paused' ELSE 'open' END WHERE id IN ({first}, {last})"
+    );
+    let is_done = AtomicBool::new(false);
+    let toggling = async {
+        let mut number = 0;
+        while !is_done.load(Ordering::Relaxed) {
+            toggle(&toggled).await;
+            number += 1;
+        }
+        number
+    };
+    let listing = async {
+        let mut seen = std::collections::BTreeMap::<Vec<u64>, usize>::new();
+        for number in 0..LISTS {
+            let query = format!("phase=live&title={}&limit=200", spelled(number));
+            let (status, page) = searched.list(&query).await;
+            assert_eq!((status, &page["next_cursor"]), (200, &Value::Null), "{page}");
+            let items = page["items"].as_array().unwrap().iter();
+            *seen
+                .entry(items.map(|item| item["id"].as_u64().unwrap()).collect())
+                .or_default() += 1;
+        }
+        is_done.store(true, Ordering::Relaxed);
+        seen
+    };
+    let (number, seen) = tokio::join!(toggling, listing);
+    println!("{number} changes beside {LISTS} lists, which showed {seen:?}");
+    let shown: Vec<&Vec<u64>> = seen.keys().collect();
+    assert_eq!(shown, [&vec![first], &vec![last]], "{seen:?}");
+}
+
+async fn a_list_that_takes_several_steps_is_of_one_moment(kind: ServerKind) {
+    let server = Server::shared(kind);
+    let name = server.make_writable_database().await;
+    let folder = tempfile::tempdir().unwrap();
+    let searched = Searched::start(
+        folder.path(),
+        vec![format!("store.url={}", server.url(&name, None))],
+    );
+    let first = create(&searched, "open").await;
+    let shell = Mutex::new(server.shell(&name).await.unwrap());
+    let creation = creation("CONCAT('made-', number)", SEVERAL_STEPS);
+    run(&mut *shell.lock().await, &creation).await;
+    let last = create(&searched, "paused").await;
+    shows_one_moment(&searched, [first, last], async |statement| {
+        run(&mut *shell.lock().await, statement).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_that_takes_several_steps_is_of_one_moment_on_sqlite() {
+    let folder = tempfile::tempdir().unwrap();
+    let searched = Searched::start(folder.path(), Vec::new());
+    let first = create(&searched, "open").await;
+    let options = SqliteConnectOptions::new().filename(folder.path().join("data").join("firstcome.db"));
+    let shell = Mutex::new(options.busy_timeout(LIMIT).connect().await.unwrap());
+    let executed = async |statement: &str| {
+        let statement = AssertSqlSafe(statement.to_owned());
+        let mut shell = shell.lock().await;
+        sqlx::raw_sql(statement).execute(&mut *shell).await.unwrap();
+        // The node writes too.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    };
+    executed(&creation("'made-' || number", SEVERAL_STEPS)).await;
+    let last = create(&searched, "paused").await;
+    shows_one_moment(&searched, [first, last], executed).await;
+}
+
 async fn searches_that_match_nothing_end(kind: ServerKind) {
     let server = Server::shared(kind);
     let name = server.make_writable_database().await;
@@ -151,7 +253,7 @@ async fn searches_that_match_nothing_end(kind: ServerKind) {
         vec![format!("store.url={}", server.url(&name, None))],
     );
     let mut shell = server.shell(&name).await.unwrap();
-    run(&mut shell, &creation("CONCAT('made-', number)")).await;
+    run(&mut shell, &creation("CONCAT('made-', number)", COUPONS)).await;
     searched.judge().await;
 }
 
@@ -161,7 +263,7 @@ async fn searches_that_match_nothing_end_on_sqlite() {
     let searched = Searched::start(folder.path(), Vec::new());
     let options = SqliteConnectOptions::new().filename(folder.path().join("data").join("firstcome.db"));
     let mut shell = options.connect().await.unwrap();
-    let creation = creation("'made-' || number");
+    let creation = creation("'made-' || number", COUPONS);
     sqlx::raw_sql(AssertSqlSafe(creation))
         .execute(&mut shell)
         .await
@@ -170,4 +272,102 @@ async fn searches_that_match_nothing_end_on_sqlite() {
     searched.judge().await;
 }
 
-on_each_server! { searches_that_match_nothing_end }
+/// Number of issuances of a coupon that is searched. Only the last one can be used.
+const ISSUANCES: u64 = 150_000;
+
+/// Makes the statements that store them, and the redemptions of the others.
+fn redeemed(coupon: u64) -> [String; 2] {
+    let numbers = format!(
+        "WITH RECURSIVE numbers AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM numbers WHERE n < {ISSUANCES})"
+    );
+    let issuances = format!(
+        "INSERT INTO issuances (coupon_id, sequence, user_id, nth, request_key, issued_at)
+         {numbers} SELECT {coupon}, n, 'user-' || n, 1, 'key-' || n, 1700000000000000 FROM numbers"
+    );
+    let uses = format!(
+        "INSERT INTO uses (coupon_id, use_sequence, sequence, kind, order_id, order_amount, discount, returns,
+                           author, used_at, reserved, redeemed, revoked, returned)
+         {numbers} SELECT {coupon}, n, n, 'redeemed', 'order-' || n, 5, 0, 0, 'key:shop', 1700000000000000, 0, n,
+                          0, 0 FROM numbers WHERE n < {ISSUANCES}"
+    );
+    [issuances, uses]
+}
+
+/// Starts a node with the coupon that is searched.
+async fn nearly_all_redeemed() -> (Searched, u64, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let searched = Searched::start(folder.path(), Vec::new());
+    let coupon = create(&searched, "open").await;
+    let options = SqliteConnectOptions::new().filename(folder.path().join("data").join("firstcome.db"));
+    let mut shell = options.busy_timeout(LIMIT).connect().await.unwrap();
+    for statement in redeemed(coupon) {
+        sqlx::raw_sql(AssertSqlSafe(statement))
+            .execute(&mut shell)
+            .await
+            .unwrap();
+    }
+    shell.close().await.unwrap();
+    (searched, coupon, folder)
+}
+
+/// Searches that take longer than a request go on with each retry. They find what was given back meanwhile, also
+/// where they have been before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn searches_for_issuances_end_and_miss_no_use() {
+    let (searched, coupon, _folder) = nearly_all_redeemed().await;
+    let url = format!("http://{}/v1", searched.node.address);
+    let has_refunded = AtomicBool::new(false);
+    let refund = async || {
+        if has_refunded.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let refund = searched
+            .client
+            .post(format!("{url}/issuances/{coupon}-77/refund"));
+        let refund = refund
+            .bearer_auth(ADMIN_TOKEN)
+            .json(&json!({"order_id": "order-77"}));
+        assert_eq!(refund.send().await.unwrap().status(), 200);
+    };
+    // So many that none ends within a request.
+    let searches = (0..24).map(async |after: u64| {
+        let (mut retries, mut found) = (0, Vec::new());
+        within(LIMIT, "the list ends", async || {
+            let list = format!("{url}/coupons/{coupon}/issuances?state=usable&after_sequence={after}");
+            let list = searched
+                .client
+                .get(list)
+                .bearer_auth(ADMIN_TOKEN)
+                .send()
+                .await
+                .unwrap();
+            let (status, page): (_, Value) = (list.status().as_u16(), list.json().await.unwrap());
+            if status != 200 {
+                assert_eq!((status, &page["code"]), (503, &json!("STORE_UNAVAILABLE")));
+                retries += 1;
+                refund().await;
+                return false;
+            }
+            let items = page["items"].as_array().unwrap().iter();
+            found = items.map(|item| item["sequence"].as_u64().unwrap()).collect();
+            true
+        })
+        .await;
+        (retries, found)
+    });
+    let searches = futures_util::future::join_all(searches).await;
+    let retries: Vec<u32> = searches.iter().map(|(retries, _)| *retries).collect();
+    println!("retries: {retries:?}");
+    assert!(
+        retries.iter().any(|retries| *retries > 0),
+        "all ended within a request"
+    );
+    for (retries, found) in searches.iter().filter(|(retries, _)| *retries > 0) {
+        assert_eq!(found, &[77, ISSUANCES], "after {retries} retries");
+    }
+}
+
+on_each_server! {
+    searches_that_match_nothing_end
+    a_list_that_takes_several_steps_is_of_one_moment
+}

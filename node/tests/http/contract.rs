@@ -323,7 +323,7 @@ async fn every_operation_of_the_document_is_answered_as_the_document_says() {
             asked += 1;
         }
     }
-    assert_eq!(asked, 32);
+    assert_eq!(asked, 33);
 }
 
 #[tokio::test]

@@ -38,6 +38,8 @@ mod reads;
 mod roles;
 mod setbacks;
 mod slow_readers;
+mod states;
+mod statistics;
 mod support;
 mod tls;
 mod tokens;

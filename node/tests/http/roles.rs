@@ -28,7 +28,7 @@ use Answer::{Allowed as Yes, Forbidden as No, Hidden, Unauthenticated as Who};
 const PRINCIPALS: [&str; 6] = ["", "user", "admin", "operator", "service", "viewer"];
 
 /// What a request without credentials, a user, and keys of all roles get from each operation.
-const TABLE: [(&str, [Answer; 6]); 32] = [
+const TABLE: [(&str, [Answer; 6]); 33] = [
     //                    none user admin operator service viewer
     ("coupons", [Yes, Yes, Yes, Yes, Yes, Yes]),
     ("coupon", [Yes, Yes, Yes, Yes, Yes, Yes]),
@@ -43,6 +43,7 @@ const TABLE: [(&str, [Answer; 6]); 32] = [
     ("export_ndjson", [Who, No, Yes, Yes, Yes, Yes]),
     ("coupon_changes", [Who, No, Yes, Yes, No, Yes]),
     ("coupon_issuances", [Who, No, Yes, Yes, No, Yes]),
+    ("coupon_statistics", [Who, No, Yes, Yes, No, Yes]),
     ("issuance", [Who, Yes, Yes, Yes, Hidden, Yes]),
     ("user_issuances", [Who, No, Yes, Yes, Yes, Yes]),
     ("my_issuances", [Who, Yes, No, No, No, No]),

@@ -7,7 +7,7 @@ use crate::coupon::offer::{
     Coupon, Discount, Issuance, Metadata, NTH_BEYOND_LIMITS, Offer, PER_USER_LIMIT_MAX, Status,
 };
 use crate::coupon::record::{ChangeRecord, ChangeRow};
-use crate::coupon::uses::{Figures, LatestUse, Use, UseCounts, UseKind, UseNumber};
+use crate::coupon::uses::{Figures, LatestUse, Use, UseCounts, UseKind, UseNumber, UsedIssuance};
 use crate::ids::{Author, OrderId, RequestKey, UserId};
 use crate::store::Result;
 use crate::store::columns::{StoredRow, integer, number, optional_number, optional_time, readable, time};
@@ -47,6 +47,38 @@ macro_rules! use_columns {
     };
 }
 pub(crate) use use_columns;
+
+/// The columns of `issuances AS i`, and of the latest use `uses AS u` if there is one, that [`used_issuance`]
+/// reads.
+macro_rules! page_columns {
+    () => {
+        "i.coupon_id, i.sequence, i.user_id, i.nth, i.request_key, i.issued_at, i.expires_at, \
+         u.kind, u.order_id, u.order_amount, u.discount, u.hold_until, u.returns, u.used_at"
+    };
+}
+pub(crate) use page_columns;
+
+/// The condition that `issuances AS i` is in a state at a time, as
+/// [`UsedIssuance::state`](crate::coupon::uses::UsedIssuance::state) defines it. The time has two places before
+/// that of the state.
+macro_rules! state_condition {
+    ($index:literal, $now:literal, $state:literal) => {
+        concat!(
+            "COALESCE((SELECT CASE WHEN u.kind IN ('redeemed', 'revoked') \
+                                     OR (u.kind = 'reserved' AND u.hold_until > ",
+            $now,
+            ") THEN u.kind END FROM uses AS u ",
+            $index,
+            " WHERE u.coupon_id = i.coupon_id AND u.sequence = i.sequence \
+              ORDER BY u.coupon_id DESC, u.sequence DESC, u.use_sequence DESC LIMIT 1), \
+             CASE WHEN i.expires_at <= ",
+            $now,
+            " THEN 'expired' ELSE 'issued' END) = ",
+            $state
+        )
+    };
+}
+pub(crate) use state_condition;
 
 /// The counts of a coupon in `coupons AS c`, in the form that [`use_counts`] reads, from its last use `u` that a
 /// condition with an order finds.
@@ -209,6 +241,15 @@ fn shown_use(row: &impl StoredRow) -> Result<LatestUse> {
         hold_until: optional_time(row, "hold_until")?,
         returns: number::<u8>(row, "returns")? != 0,
         at: time(row, "used_at")?,
+    })
+}
+
+/// Returns the issuance with its latest use in a row with [`page_columns`].
+pub(crate) fn used_issuance(row: &impl StoredRow) -> Result<UsedIssuance> {
+    let is_used = row.optional_text("kind")?.is_some();
+    Ok(UsedIssuance {
+        issuance: issuance(row)?,
+        latest: is_used.then(|| shown_use(row)).transpose()?,
     })
 }
 

@@ -6,6 +6,8 @@ mod insert_uses;
 mod load;
 mod read_back;
 mod reads;
+mod reads_issuances;
+mod reads_statistics;
 mod reads_uses;
 mod write;
 
@@ -19,15 +21,19 @@ use crate::coupon::CouponKind;
 use crate::coupon::entry::CouponRun;
 use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::ledger::CouponHead;
-use crate::coupon::offer::{CouponView, Issuance};
+use crate::coupon::offer::CouponView;
 use crate::coupon::record::ChangeRow;
-use crate::coupon::rows::{CouponPage, CouponQuery, CouponRows, Created, NewCoupon, UserCursor};
+use crate::coupon::rows::{
+    CouponPage, CouponQuery, CouponRows, CouponSnapshot, Created, IssuancePage, IssuanceQuery, NewCoupon,
+    Statistics, StatisticsQuery,
+};
 use crate::coupon::tail::{Tail, TailCursor};
 use crate::coupon::uses::{LatestUse, Use, UseNumber};
-use crate::ids::UserId;
 use crate::store::Result;
 use crate::store::batch::{FoundRows, Portion};
-use crate::store::mysql::{Dialect, MySqlRows, MySqlStore, READ, WRITE, framed};
+use crate::store::mysql::snapshot::{Snapshot, in_snapshot};
+use crate::store::mysql::{Dialect, MySqlRows, MySqlStore, READ, WRITE, framed, judged};
+use crate::store::uninterrupted::uninterrupted;
 
 impl MySqlRows for CouponKind {
     type MySqlCursor = TailCursor;
@@ -108,8 +114,19 @@ impl CouponRows for MySqlStore {
         framed!(READ, readers, self, reads::coupons, &query)
     }
 
-    async fn issuance(&self, id: IssuanceId) -> Result<Option<Issuance>> {
-        framed!(READ, readers, self, reads::issuance, id)
+    async fn issuances(&self, query: &IssuanceQuery) -> Result<Option<IssuancePage>> {
+        let (dialect, query) = (self.dialect(), query.clone());
+        framed!(READ, readers, self, reads_issuances::issuances, dialect, &query)
+    }
+
+    async fn snapshot(&self) -> Result<Box<dyn CouponSnapshot>> {
+        let inner = self.inner.clone();
+        let begun = uninterrupted(async move { Snapshot::begin(&inner.readers).await }).await;
+        let snapshot = judged(READ, begun)?;
+        Ok(Box::new(MySqlSnapshot {
+            dialect: self.dialect(),
+            snapshot,
+        }))
     }
 
     async fn latest_uses(&self, issuances: &[IssuanceId]) -> Result<HashMap<IssuanceId, LatestUse>> {
@@ -120,44 +137,39 @@ impl CouponRows for MySqlStore {
     async fn uses_of(&self, id: IssuanceId, after: UseNumber, limit: u32) -> Result<Vec<Use>> {
         framed!(READ, readers, self, reads_uses::of_issuance, id, after, limit)
     }
+}
 
-    async fn issuances_of_user(
-        &self,
-        user: &UserId,
-        coupon: Option<CouponId>,
-        after: Option<UserCursor>,
-        limit: u32,
-    ) -> Result<Vec<Issuance>> {
-        let user = user.clone();
-        framed!(
-            READ,
-            readers,
-            self,
-            reads::issuances_of_user,
-            &user,
-            coupon,
-            after,
-            limit
-        )
+struct MySqlSnapshot {
+    dialect: Dialect,
+    snapshot: Snapshot,
+}
+
+#[async_trait]
+impl CouponSnapshot for MySqlSnapshot {
+    async fn coupon(&self, id: CouponId) -> Result<Option<CouponView>> {
+        in_snapshot!(self.snapshot, reads::coupon, id)
     }
 
-    async fn issuances_of_coupon(
-        &self,
-        coupon: CouponId,
-        user: Option<&UserId>,
-        after: Sequence,
-        limit: u32,
-    ) -> Result<Vec<Issuance>> {
-        let user = user.cloned();
-        framed!(
-            READ,
-            readers,
-            self,
-            reads::issuances_of_coupon,
-            coupon,
-            user.as_ref(),
-            after,
-            limit
-        )
+    async fn coupons(&self, query: &CouponQuery) -> Result<CouponPage> {
+        let query = query.clone();
+        in_snapshot!(self.snapshot, reads::coupons, &query)
+    }
+
+    async fn issuances(&self, query: &IssuanceQuery) -> Result<Option<IssuancePage>> {
+        let (dialect, query) = (self.dialect, query.clone());
+        in_snapshot!(self.snapshot, reads_issuances::step, dialect, &query)
+    }
+
+    async fn last_use(&self, coupon: CouponId) -> Result<UseNumber> {
+        in_snapshot!(self.snapshot, reads_uses::last, coupon)
+    }
+
+    async fn used_since(&self, coupon: CouponId, after: UseNumber, limit: u32) -> Result<Vec<Sequence>> {
+        in_snapshot!(self.snapshot, reads_uses::since, coupon, after, limit)
+    }
+
+    async fn statistics(&self, query: &StatisticsQuery, so_far: Statistics) -> Result<Option<Statistics>> {
+        let query = *query;
+        in_snapshot!(self.snapshot, reads_statistics::statistics, &query, so_far)
     }
 }

@@ -4,6 +4,8 @@ mod codes;
 mod load;
 mod read_back;
 mod reads;
+mod reads_issuances;
+mod reads_statistics;
 mod reads_uses;
 mod write;
 mod write_uses;
@@ -17,14 +19,17 @@ use crate::coupon::CouponKind;
 use crate::coupon::entry::CouponRun;
 use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::ledger::CouponHead;
-use crate::coupon::offer::{CouponView, Issuance};
+use crate::coupon::offer::CouponView;
 use crate::coupon::record::ChangeRow;
-use crate::coupon::rows::{CouponPage, CouponQuery, CouponRows, Created, NewCoupon, UserCursor};
+use crate::coupon::rows::{
+    CouponPage, CouponQuery, CouponRows, CouponSnapshot, Created, IssuancePage, IssuanceQuery, NewCoupon,
+    Statistics, StatisticsQuery,
+};
 use crate::coupon::tail::{Tail, TailCursor};
 use crate::coupon::uses::{LatestUse, Use, UseNumber};
-use crate::ids::UserId;
 use crate::store::Result;
 use crate::store::batch::{FoundRows, Portion};
+use crate::store::sqlite::snapshot::{Snapshot, in_snapshot};
 use crate::store::sqlite::{SqliteRows, SqliteStore, checkpoint, framed, read_limited, write_limited};
 
 impl SqliteRows for CouponKind {
@@ -107,8 +112,15 @@ impl CouponRows for SqliteStore {
         framed!(read_limited, reader, self, reads::coupons, &query)
     }
 
-    async fn issuance(&self, id: IssuanceId) -> Result<Option<Issuance>> {
-        framed!(read_limited, reader, self, reads::issuance, id)
+    async fn issuances(&self, query: &IssuanceQuery) -> Result<Option<IssuancePage>> {
+        let query = query.clone();
+        framed!(read_limited, reader, self, reads_issuances::issuances, &query)
+    }
+
+    async fn snapshot(&self) -> Result<Box<dyn CouponSnapshot>> {
+        let inner = self.inner.clone();
+        let snapshot = read_limited(async move { Snapshot::begin(inner.reader().await?).await }).await?;
+        Ok(Box::new(snapshot))
     }
 
     async fn latest_uses(&self, issuances: &[IssuanceId]) -> Result<HashMap<IssuanceId, LatestUse>> {
@@ -127,44 +139,34 @@ impl CouponRows for SqliteStore {
             limit
         )
     }
+}
 
-    async fn issuances_of_user(
-        &self,
-        user: &UserId,
-        coupon: Option<CouponId>,
-        after: Option<UserCursor>,
-        limit: u32,
-    ) -> Result<Vec<Issuance>> {
-        let user = user.clone();
-        framed!(
-            read_limited,
-            reader,
-            self,
-            reads::issuances_of_user,
-            &user,
-            coupon,
-            after,
-            limit
-        )
+#[async_trait]
+impl CouponSnapshot for Snapshot {
+    async fn coupon(&self, id: CouponId) -> Result<Option<CouponView>> {
+        in_snapshot!(self, reads::coupon, id)
     }
 
-    async fn issuances_of_coupon(
-        &self,
-        coupon: CouponId,
-        user: Option<&UserId>,
-        after: Sequence,
-        limit: u32,
-    ) -> Result<Vec<Issuance>> {
-        let user = user.cloned();
-        framed!(
-            read_limited,
-            reader,
-            self,
-            reads::issuances_of_coupon,
-            coupon,
-            user.as_ref(),
-            after,
-            limit
-        )
+    async fn coupons(&self, query: &CouponQuery) -> Result<CouponPage> {
+        let query = query.clone();
+        in_snapshot!(self, reads::coupons, &query)
+    }
+
+    async fn issuances(&self, query: &IssuanceQuery) -> Result<Option<IssuancePage>> {
+        let query = query.clone();
+        in_snapshot!(self, reads_issuances::step, &query)
+    }
+
+    async fn last_use(&self, coupon: CouponId) -> Result<UseNumber> {
+        in_snapshot!(self, reads_uses::last, coupon)
+    }
+
+    async fn used_since(&self, coupon: CouponId, after: UseNumber, limit: u32) -> Result<Vec<Sequence>> {
+        in_snapshot!(self, reads_uses::since, coupon, after, limit)
+    }
+
+    async fn statistics(&self, query: &StatisticsQuery, so_far: Statistics) -> Result<Option<Statistics>> {
+        let query = *query;
+        in_snapshot!(self, reads_statistics::statistics, &query, so_far)
     }
 }

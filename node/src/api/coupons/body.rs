@@ -17,6 +17,7 @@ use crate::http::problem::FieldError;
 
 /// A coupon in a response.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Coupon)]
 pub(in crate::api) struct CouponBody<'a> {
     #[schema(minimum = 1, maximum = 9_007_199_254_740_991_usize)]
     id: u64,

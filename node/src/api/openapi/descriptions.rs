@@ -64,7 +64,6 @@ pub(super) fn operation(name: &str) -> &'static str {
             "The body may be absent. A repetition is answered 200 and changes nothing. A closed coupon stays \
              closed. After `OUTCOME_UNKNOWN`, the same `Idempotency-Key` tells what became of the change."
         }
-        "my_issuances" => "An issuance that was answered 201 is in the list at once, on every node.",
         "coupon_changes" => {
             "The creation and each change that made a version. `fields` is the body of the request. A change that \
              a node of the previous release received has no `who` and no `what`; one that such a node stored is \
@@ -74,7 +73,6 @@ pub(super) fn operation(name: &str) -> &'static str {
             "The admin token is the key `admin`. A user without further rights has the role `user`. With a key \
              and a user, as a gateway may send them, the answer is the key."
         }
-        "user_issuances" => "For support and for a shop's own pages. Users have `GET /v1/me/issuances`.",
         "issuance" => {
             "A user sees only issuances to that user. Others are answered 404, like those that do not exist."
         }
@@ -114,8 +112,32 @@ fn of_issuing(name: &str) -> &'static str {
              connection is reset. Drop an incomplete last line, and go on with `after_sequence`. `Accept-Encoding` \
              has no effect."
         }
+        _ => of_a_list(name),
+    }
+}
+
+/// Returns the description of an operation that lists or counts issuances.
+fn of_a_list(name: &str) -> &'static str {
+    match name {
         "coupon_issuances" => {
-            "`after_sequence` continues a list that was read before, also after the last page of a cursor."
+            "`after_sequence` continues a list that was read before, also after the last page of a cursor. \
+             `state`, `order_amount` and `expand` are as in `GET /v1/me/issuances`. With `state` and without \
+             `user_id` it is a search: a page may have fewer than `limit` issuances, and is empty only where the \
+             list ends."
+        }
+        "my_issuances" => {
+            "What was answered is in the list at once, on every node. `state` is what the field `state` says; \
+             `usable` is the same as `issued`. With `order_amount` each issuance has a `quote`, with \
+             `expand=coupon` its `coupon`. All that a page shows is of one moment."
+        }
+        "coupon_statistics" => {
+            "Counted from rows: each issuance when it was issued, and each use when it happened. With more than \
+             1,000 buckets in which something happened the request is refused: take a longer `bucket`, or a \
+             shorter time with `from` and `to`."
+        }
+        "user_issuances" => {
+            "For support and for a shop's own pages. Users have `GET /v1/me/issuances`, which says what the \
+             parameters mean."
         }
         _ => of_a_use(name),
     }

@@ -59,6 +59,7 @@ pub(super) fn response(schema: &str) -> Value {
         "Quote" => json!({
             "order_amount": ORDER_AMOUNT, "discount": 10_000, "payable": 35_000, "usable": true
         }),
+        "Statistics" => statistics(),
         "UsePage" => json!({"items": [past_use()], "next_cursor": null}),
         "Cluster" => json!({
             "node": "node-1",
@@ -74,6 +75,24 @@ pub(super) fn response(schema: &str) -> Value {
         "NotReady" => json!({"ready": false, "reasons": ["starting"]}),
         _ => json!({}),
     }
+}
+
+fn statistics() -> Value {
+    let total = json!({
+        "issued": 1, "reserved": 2, "redeemed": 1, "released": 1, "refunded": 0, "revoked": 0,
+        "discount_given": 10_000, "discount_refunded": 0
+    });
+    let mut bucket = total.clone();
+    bucket["at"] = json!("2026-11-27T00:00:00.000000Z");
+    json!({
+        "coupon_id": 1,
+        "bucket_seconds": 86_400,
+        "from": null,
+        "to": null,
+        "as_of": "2026-11-27T12:00:00.000000Z",
+        "total": total,
+        "buckets": [bucket]
+    })
 }
 
 fn change() -> Value {

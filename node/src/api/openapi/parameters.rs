@@ -10,6 +10,9 @@ use actors::coupon::offer::TITLE_CHARS_MAX;
 use super::{examples, schemas};
 use crate::service::list::{LIMIT_DEFAULT, LIMIT_MAX};
 
+/// The states by which issuances are listed.
+const LISTED_STATES: [&str; 6] = ["issued", "reserved", "redeemed", "revoked", "expired", "usable"];
+
 /// Returns the description of a response header.
 pub(super) fn header(name: &str) -> Header {
     let text = ObjectBuilder::new().schema_type(Type::String);
@@ -83,7 +86,7 @@ pub(super) fn parameter(operation: &str, name: &str) -> Parameter {
         ("user_issuances", "user_id") => parameter
             .required(Required::True)
             .example(Some(examples::USER.into())),
-        (_, "order_amount") => parameter
+        ("quote_issuance", "order_amount") => parameter
             .required(Required::True)
             .example(Some(examples::ORDER_AMOUNT.into())),
         _ => parameter.required(Required::False),
@@ -95,58 +98,85 @@ pub(super) fn parameter(operation: &str, name: &str) -> Parameter {
 fn parts(name: &str) -> (ParameterIn, RefOr<Schema>, &'static str) {
     let text = ObjectBuilder::new().schema_type(Type::String);
     match name {
-        "limit" => (
-            ParameterIn::Query,
-            schemas::whole_number(1, LIMIT_MAX.into())
-                .default(Some(LIMIT_DEFAULT.into()))
-                .into(),
-            "items on the page",
-        ),
-        "cursor" => (
-            ParameterIn::Query,
-            text.pattern(Some("^[A-Za-z0-9_-]+$")).into(),
-            "a next_cursor of this list",
-        ),
-        "phase" => (
-            ParameterIn::Query,
-            Ref::from_schema_name("Phase").into(),
-            "only coupons in this phase",
-        ),
-        "title" => (
-            ParameterIn::Query,
-            text.min_length(Some(1)).max_length(Some(TITLE_CHARS_MAX)).into(),
-            "only coupons whose title contains this text; A to Z match in either case",
-        ),
-        "user_id" => (
-            ParameterIn::Query,
-            schemas::user_id().into(),
-            "only issuances to this user; percent-encoded, + as %2B",
-        ),
-        "coupon_id" => (
-            ParameterIn::Query,
-            schemas::whole_number(1, actors::ids::ID_MAX).into(),
-            "only issuances of this coupon",
-        ),
-        "order_amount" => (
-            ParameterIn::Query,
-            schemas::whole_number(0, actors::ids::ID_MAX).into(),
-            "the amount of an order, in the currency's smallest unit",
-        ),
-        "after_sequence" => (
-            ParameterIn::Query,
-            schemas::whole_number(0, actors::ids::ID_MAX).into(),
-            "only issuances after this sequence; a cursor takes precedence",
-        ),
         "If-Match" => (
             ParameterIn::Header,
             text.pattern(Some("^([*]|(W/)?\"[^\"]*\"(, *(W/)?\"[^\"]*\")*)$"))
                 .into(),
             "only if the coupon has this version: an ETag like W/\"3\" (or strong), a list of ETags, or *",
         ),
-        _ => (
+        "Idempotency-Key" => (
             ParameterIn::Header,
             text.pattern(Some("^[!-~]{1,255}$")).into(),
             "identifies the request: a retry with the same key is not executed twice",
+        ),
+        name => {
+            let (schema, description) = of_query(name);
+            (ParameterIn::Query, schema, description)
+        }
+    }
+}
+
+/// Returns the schema of this parameter of a query, and what it means.
+fn of_query(name: &str) -> (RefOr<Schema>, &'static str) {
+    let text = ObjectBuilder::new().schema_type(Type::String);
+    match name {
+        "limit" => (
+            schemas::whole_number(1, LIMIT_MAX.into())
+                .default(Some(LIMIT_DEFAULT.into()))
+                .into(),
+            "items on the page",
+        ),
+        "cursor" => (
+            text.pattern(Some("^[A-Za-z0-9_-]+$")).into(),
+            "a next_cursor of this list",
+        ),
+        "phase" => (
+            Ref::from_schema_name("Phase").into(),
+            "only coupons in this phase",
+        ),
+        "title" => (
+            text.min_length(Some(1)).max_length(Some(TITLE_CHARS_MAX)).into(),
+            "only coupons whose title contains this text; A to Z match in either case",
+        ),
+        "bucket" => (
+            text.pattern(Some("^[0-9]{1,5}[smhd]$"))
+                .default(Some("1d".into()))
+                .into(),
+            "the length of a bucket, from 1s to 1d, like 30s, 5m or 1h",
+        ),
+        "from" => (schemas::time().into(), "only what happened then or later"),
+        "to" => (schemas::time().into(), "only what happened before"),
+        name => of_issuances(name),
+    }
+}
+
+/// Returns the schema of this parameter of lists of issuances, and what it means.
+fn of_issuances(name: &str) -> (RefOr<Schema>, &'static str) {
+    let text = ObjectBuilder::new().schema_type(Type::String);
+    match name {
+        "user_id" => (
+            schemas::user_id().into(),
+            "only issuances to this user; percent-encoded, + as %2B",
+        ),
+        "coupon_id" => (
+            schemas::whole_number(1, actors::ids::ID_MAX).into(),
+            "only issuances of this coupon",
+        ),
+        "order_amount" => (
+            schemas::whole_number(0, actors::ids::ID_MAX).into(),
+            "the amount of an order, in the currency's smallest unit; a list adds a quote to each issuance",
+        ),
+        "state" => (
+            text.enum_values(Some(LISTED_STATES)).into(),
+            "only issuances in this state; usable is the same as issued, which those that have expired are not",
+        ),
+        "expand" => (
+            text.enum_values(Some(["coupon"])).into(),
+            "adds the coupon to each issuance",
+        ),
+        _ => (
+            schemas::whole_number(0, actors::ids::ID_MAX).into(),
+            "only issuances after this sequence; a cursor takes precedence",
         ),
     }
 }

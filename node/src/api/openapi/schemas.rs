@@ -6,7 +6,9 @@ use actors::coupon::offer::{
 };
 use actors::ids::ID_MAX;
 use serde_json::Value;
-use utoipa::openapi::schema::{AdditionalProperties, ArrayBuilder, ObjectBuilder, SchemaType, Type};
+use utoipa::openapi::schema::{
+    AdditionalProperties, ArrayBuilder, KnownFormat, ObjectBuilder, SchemaFormat, SchemaType, Type,
+};
 use utoipa::openapi::{Ref, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
@@ -17,6 +19,7 @@ use crate::api::cluster::{ClusterBody, NodeBody, PlaceBody, ShardBody};
 use crate::api::coupons::{CouponBody, CreateBody, EmptyBody, PatchBody};
 use crate::api::issuances::IssuanceBody;
 use crate::api::me::MeBody;
+use crate::api::statistics::{StatisticsBody, TallyBody};
 use crate::api::uses::{OrderBody, PastUseBody, QuoteBody, RedeemBody, ReserveBody, RevokeBody, UseBody};
 use crate::http::problem::FieldError;
 use crate::service::list::LIMIT_MAX;
@@ -59,6 +62,8 @@ pub(super) fn all() -> Vec<(&'static str, RefOr<Schema>)> {
         ("Redeem", RedeemBody::schema()),
         ("Order", OrderBody::schema()),
         ("Revoke", RevokeBody::schema()),
+        ("Statistics", StatisticsBody::schema()),
+        ("Tally", TallyBody::schema()),
         ("Cluster", ClusterBody::schema()),
         ("Node", NodeBody::schema()),
         ("Shard", ShardBody::schema()),
@@ -81,6 +86,13 @@ pub(super) fn whole_number(least: u64, most: u64) -> ObjectBuilder {
 
 fn number(value: u64) -> utoipa::Number {
     utoipa::Number::UInt(usize::try_from(value).unwrap_or(usize::MAX))
+}
+
+/// Returns the schema of a time.
+pub(super) fn time() -> ObjectBuilder {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
 }
 
 /// Returns the schema of a user's id.

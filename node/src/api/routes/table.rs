@@ -1,6 +1,6 @@
 //! The table of routes. The hot route is first, because paths are compared in this order.
 
-use super::{Access, Body, Operation, Route, Success, Verb, bulk};
+use super::{Access, Body, Operation, Route, Success, Verb, bulk, lists};
 use crate::api::{changes, cluster, coupons, docs, issuances, me, openapi, operations, uses};
 use crate::http::route_metrics::RouteMetrics;
 use crate::service::engine::Change;
@@ -47,21 +47,11 @@ pub(super) const fn text(media_type: &'static str) -> Success {
 }
 
 /// All routes.
-pub(in crate::api) static ROUTES: [Route; 29] = [
+pub(in crate::api) static ROUTES: [Route; 30] = [
     Route {
         metrics: RouteMetrics::new("/v1/coupons/{id}/issuances"),
         operations: &[
-            Operation {
-                method: Verb::Get,
-                handler: |service, call| Box::pin(issuances::list(service, call)),
-                name: "coupon_issuances",
-                summary: "Lists the issuances of a coupon, by sequence",
-                access: Access::Reader,
-                parameters: &["user_id", "after_sequence", "limit", "cursor"],
-                body: None,
-                success: json(200, "IssuancePage", &[]),
-                problems: &[CREDENTIALS, &["UNKNOWN_COUPON", "INVALID"], STORE],
-            },
+            lists::OF_COUPON,
             Operation {
                 method: Verb::Post,
                 handler: |service, call| Box::pin(issuances::issue(service, call)),
@@ -160,17 +150,7 @@ pub(in crate::api) static ROUTES: [Route; 29] = [
     },
     Route {
         metrics: RouteMetrics::new("/v1/me/issuances"),
-        operations: &[Operation {
-            method: Verb::Get,
-            handler: |service, call| Box::pin(me::issuances(service, call)),
-            name: "my_issuances",
-            summary: "Lists the user's issuances, newest first, with every issuance that was answered 201",
-            access: Access::User,
-            parameters: &["coupon_id", "limit", "cursor"],
-            body: None,
-            success: json(200, "IssuancePage", &[]),
-            problems: &[CREDENTIALS, &["INVALID"], STORE],
-        }],
+        operations: &[lists::MINE],
     },
     Route {
         metrics: RouteMetrics::new("/v1/me"),
@@ -188,18 +168,7 @@ pub(in crate::api) static ROUTES: [Route; 29] = [
     },
     Route {
         metrics: RouteMetrics::new("/v1/issuances"),
-        operations: &[Operation {
-            method: Verb::Get,
-            handler: |service, call| Box::pin(issuances::list_of_user(service, call)),
-            name: "user_issuances",
-            summary: "Lists what a user has, over all coupons, newest first, with every issuance that was \
-                      answered 201",
-            access: Access::ReaderOrService,
-            parameters: &["user_id", "limit", "cursor"],
-            body: None,
-            success: json(200, "IssuancePage", &[]),
-            problems: &[CREDENTIALS, &["INVALID"], STORE],
-        }],
+        operations: &[lists::OF_USER],
     },
     Route {
         metrics: RouteMetrics::new("/v1/issuances/{id}"),
@@ -333,6 +302,10 @@ pub(in crate::api) static ROUTES: [Route; 29] = [
     Route {
         metrics: RouteMetrics::new("/v1/coupons/{id}/issuances.ndjson"),
         operations: &[bulk::NDJSON],
+    },
+    Route {
+        metrics: RouteMetrics::new("/v1/coupons/{id}/statistics"),
+        operations: &[lists::STATISTICS],
     },
     Route {
         metrics: RouteMetrics::new("/v1/coupons/{id}/pause"),

@@ -1,21 +1,23 @@
 //! Creating coupons, and the reads of clients.
 
+use std::collections::HashMap;
+
 use sqlx::mysql::{MySqlArguments, MySqlRow};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, MySql, MySqlConnection};
 
-use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
-use crate::coupon::offer::{Coupon, CouponView, Issuance};
+use crate::coupon::ids::{CouponId, Sequence};
+use crate::coupon::offer::{Coupon, CouponView};
 use crate::coupon::record::ChangeRow;
 use crate::coupon::rows::columns::{
-    self as rows, coupon_columns, coupon_range, creation_columns, discount_columns, issuance_columns,
-    limit_columns, metadata_column, record_columns, use_counts_column,
+    self as rows, coupon_columns, creation_columns, discount_columns, limit_columns, metadata_column,
+    record_columns, use_counts_column,
 };
 use crate::coupon::rows::search::{SearchDialect, Statement, Value};
-use crate::coupon::rows::{CouponPage, CouponQuery, Created, NewCoupon, UserCursor};
-use crate::ids::UserId;
+use crate::coupon::rows::{CouponPage, CouponQuery, Created, NewCoupon};
 use crate::store::Result;
 use crate::store::columns::{StoredRow, integer, number, readable};
+use crate::store::mysql::Dialect;
 use crate::store::mysql::error::{DUPLICATE_ENTRY, number as error_number, on_read, on_write};
 
 /// A coupon's columns, and its highest sequence. The hint makes MySQL and MariaDB find the sequence at the
@@ -58,43 +60,6 @@ const SEARCH: SearchDialect = SearchDialect {
                           WHERE u.coupon_id = c.id ORDER BY u.coupon_id DESC, u.use_sequence DESC LIMIT 1), 0))",
     title: "LOCATE(LOWER(?), LOWER(c.title)) > 0",
 };
-
-const ISSUANCE: &str = concat!(
-    "SELECT ",
-    issuance_columns!(),
-    " FROM issuances WHERE coupon_id = ? AND sequence = ?"
-);
-
-const ISSUANCES_OF_USER: &str = concat!(
-    "SELECT ",
-    issuance_columns!(),
-    " FROM issuances FORCE INDEX (by_user)
- WHERE user_id = ? AND coupon_id BETWEEN ? AND ?
- ORDER BY issued_at DESC, coupon_id DESC, sequence DESC LIMIT ?"
-);
-
-const ISSUANCES_OF_USER_AFTER: &str = concat!(
-    "SELECT ",
-    issuance_columns!(),
-    " FROM issuances FORCE INDEX (by_user)
- WHERE user_id = ? AND coupon_id BETWEEN ? AND ? AND (issued_at, coupon_id, sequence) < (?, ?, ?)
- ORDER BY issued_at DESC, coupon_id DESC, sequence DESC LIMIT ?"
-);
-
-const ISSUANCES_OF_COUPON: &str = concat!(
-    "SELECT ",
-    issuance_columns!(),
-    " FROM issuances WHERE coupon_id = ? AND sequence > ? ORDER BY sequence LIMIT ?"
-);
-
-/// Uses the index on users: a user has few issuances, and a coupon may have a million.
-const ISSUANCES_OF_COUPON_AND_USER: &str = concat!(
-    "SELECT ",
-    issuance_columns!(),
-    " FROM issuances FORCE INDEX (by_user)
- WHERE coupon_id = ? AND sequence > ? AND user_id = ?
- ORDER BY sequence LIMIT ?"
-);
 
 const CREATION: &str = concat!(
     "SELECT ",
@@ -213,69 +178,31 @@ fn id(row: &MySqlRow) -> Result<CouponId> {
     readable(CouponId::new(number(row, "id")?), "id")
 }
 
-/// Returns one issuance.
-pub(crate) async fn issuance(connection: &mut MySqlConnection, id: IssuanceId) -> Result<Option<Issuance>> {
-    let query = sqlx::query(ISSUANCE)
-        .bind(integer(id.coupon.get()))
-        .bind(integer(id.sequence.get()));
-    query
-        .fetch_optional(connection)
+/// Returns these coupons. Values are literals, as in `insert.rs`.
+pub(super) async fn coupons_of(
+    connection: &mut MySqlConnection,
+    dialect: Dialect,
+    ids: &[CouponId],
+) -> Result<HashMap<CouponId, CouponView>> {
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let row = dialect.row();
+    let ids: Vec<_> = ids.iter().map(|id| format!("{row}({id})")).collect();
+    let statement = format!(
+        "WITH v (id) AS (VALUES {}) SELECT {} FROM v STRAIGHT_JOIN coupons AS c FORCE INDEX (PRIMARY)
+             ON c.id = v.id",
+        ids.join(","),
+        view_columns!(),
+    );
+    let read = sqlx::raw_sql(AssertSqlSafe(statement))
+        .fetch_all(connection)
         .await
-        .map_err(on_read)?
-        .as_ref()
-        .map(rows::issuance)
-        .transpose()
-}
-
-/// Returns a page of a user's issuances.
-pub(crate) async fn issuances_of_user(
-    connection: &mut MySqlConnection,
-    user: &UserId,
-    coupon: Option<CouponId>,
-    after: Option<UserCursor>,
-    limit: u32,
-) -> Result<Vec<Issuance>> {
-    let statement = match after {
-        None => ISSUANCES_OF_USER,
-        Some(_) => ISSUANCES_OF_USER_AFTER,
-    };
-    let (lowest, highest) = coupon_range(coupon);
-    let mut query = sqlx::query(statement)
-        .bind(user.as_str())
-        .bind(lowest)
-        .bind(highest);
-    if let Some(after) = after {
-        query = query
-            .bind(after.issued_at.as_micros())
-            .bind(integer(after.id.coupon.get()))
-            .bind(integer(after.id.sequence.get()));
-    }
-    let rows = query.bind(limit).fetch_all(connection).await;
-    rows.map_err(on_read)?.iter().map(rows::issuance).collect()
-}
-
-/// Returns a page of a coupon's issuances.
-pub(crate) async fn issuances_of_coupon(
-    connection: &mut MySqlConnection,
-    coupon: CouponId,
-    user: Option<&UserId>,
-    after: Sequence,
-    limit: u32,
-) -> Result<Vec<Issuance>> {
-    let statement = if user.is_some() {
-        ISSUANCES_OF_COUPON_AND_USER
-    } else {
-        ISSUANCES_OF_COUPON
-    };
-    let mut query = sqlx::query(statement)
-        .bind(integer(coupon.get()))
-        .bind(integer(after.get()));
-    if let Some(user) = user {
-        query = query.bind(user.as_str());
-    }
-    query = query.bind(limit);
-    let rows = query.fetch_all(connection).await.map_err(on_read)?;
-    rows.iter().map(rows::issuance).collect()
+        .map_err(on_read)?;
+    let views = read
+        .iter()
+        .map(|row| view(row).map(|view| (view.coupon.id, view)));
+    views.collect()
 }
 
 fn view(row: &MySqlRow) -> Result<CouponView> {

@@ -1,19 +1,20 @@
 //! Creating coupons, and the reads of clients.
 
+use std::collections::HashMap;
+
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{AssertSqlSafe, Sqlite, SqliteConnection};
 
-use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
-use crate::coupon::offer::{Coupon, CouponView, Issuance};
+use crate::coupon::ids::{CouponId, Sequence};
+use crate::coupon::offer::{Coupon, CouponView};
 use crate::coupon::record::ChangeRow;
 use crate::coupon::rows::columns::{
-    self as rows, coupon_columns, coupon_range, creation_columns, discount_columns, issuance_columns,
-    limit_columns, metadata_column, record_columns, use_counts_column,
+    self as rows, coupon_columns, creation_columns, discount_columns, limit_columns, metadata_column,
+    record_columns, use_counts_column,
 };
 use crate::coupon::rows::search::{SearchDialect, Statement, Value};
-use crate::coupon::rows::{CouponPage, CouponQuery, Created, NewCoupon, UserCursor};
-use crate::ids::UserId;
+use crate::coupon::rows::{CouponPage, CouponQuery, Created, NewCoupon};
 use crate::store::Result;
 use crate::store::columns::{StoredRow, integer, number, readable};
 use crate::store::sqlite::error::{on_read, on_write};
@@ -57,32 +58,11 @@ const SEARCH: SearchDialect = SearchDialect {
     title: "instr(lower(c.title), lower(?)) > 0",
 };
 
-const ISSUANCE: &str = concat!(
+/// `?1` is an array of ids.
+const COUPONS_OF: &str = concat!(
     "SELECT ",
-    issuance_columns!(),
-    " FROM issuances WHERE coupon_id = ?1 AND sequence = ?2"
-);
-
-const ISSUANCES_OF_USER: &str = concat!(
-    "SELECT ",
-    issuance_columns!(),
-    " FROM issuances
- WHERE user_id = ?1 AND coupon_id BETWEEN ?6 AND ?7
-   AND (?2 IS NULL OR (issued_at, coupon_id, sequence) < (?2, ?3, ?4))
- ORDER BY issued_at DESC, coupon_id DESC, sequence DESC LIMIT ?5"
-);
-
-const ISSUANCES_OF_COUPON: &str = concat!(
-    "SELECT ",
-    issuance_columns!(),
-    " FROM issuances WHERE coupon_id = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3"
-);
-
-/// The `+` makes SQLite use the index on users: a user has few issuances, and a coupon may have a million.
-const ISSUANCES_OF_COUPON_AND_USER: &str = concat!(
-    "SELECT ",
-    issuance_columns!(),
-    " FROM issuances WHERE user_id = ?4 AND +coupon_id = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3"
+    view_columns!(),
+    " FROM json_each(?1) AS v CROSS JOIN coupons AS c ON c.id = v.value"
 );
 
 const CREATION: &str = concat!(
@@ -201,65 +181,21 @@ fn id(row: &SqliteRow) -> Result<CouponId> {
     readable(CouponId::new(number(row, "id")?), "id")
 }
 
-/// Returns one issuance.
-pub(crate) async fn issuance(connection: &mut SqliteConnection, id: IssuanceId) -> Result<Option<Issuance>> {
-    let query = sqlx::query(ISSUANCE)
-        .bind(integer(id.coupon.get()))
-        .bind(integer(id.sequence.get()));
-    query
-        .fetch_optional(connection)
-        .await
-        .map_err(on_read)?
-        .as_ref()
-        .map(rows::issuance)
-        .transpose()
-}
-
-/// Returns a page of a user's issuances.
-pub(crate) async fn issuances_of_user(
+/// Returns these coupons.
+pub(super) async fn coupons_of(
     connection: &mut SqliteConnection,
-    user: &UserId,
-    coupon: Option<CouponId>,
-    after: Option<UserCursor>,
-    limit: u32,
-) -> Result<Vec<Issuance>> {
-    let (lowest, highest) = coupon_range(coupon);
-    let rows = sqlx::query(ISSUANCES_OF_USER)
-        .bind(user.as_str())
-        .bind(after.map(|after| after.issued_at.as_micros()))
-        .bind(after.map(|after| integer(after.id.coupon.get())))
-        .bind(after.map(|after| integer(after.id.sequence.get())))
-        .bind(limit)
-        .bind(lowest)
-        .bind(highest)
+    ids: &[CouponId],
+) -> Result<HashMap<CouponId, CouponView>> {
+    let ids: Vec<_> = ids.iter().map(CouponId::to_string).collect();
+    let read = sqlx::query(COUPONS_OF)
+        .bind(format!("[{}]", ids.join(",")))
         .fetch_all(connection)
         .await
         .map_err(on_read)?;
-    rows.iter().map(rows::issuance).collect()
-}
-
-/// Returns a page of a coupon's issuances.
-pub(crate) async fn issuances_of_coupon(
-    connection: &mut SqliteConnection,
-    coupon: CouponId,
-    user: Option<&UserId>,
-    after: Sequence,
-    limit: u32,
-) -> Result<Vec<Issuance>> {
-    let statement = if user.is_some() {
-        ISSUANCES_OF_COUPON_AND_USER
-    } else {
-        ISSUANCES_OF_COUPON
-    };
-    let mut query = sqlx::query(statement)
-        .bind(integer(coupon.get()))
-        .bind(integer(after.get()))
-        .bind(limit);
-    if let Some(user) = user {
-        query = query.bind(user.as_str());
-    }
-    let rows = query.fetch_all(connection).await.map_err(on_read)?;
-    rows.iter().map(rows::issuance).collect()
+    let views = read
+        .iter()
+        .map(|row| view(row).map(|view| (view.coupon.id, view)));
+    views.collect()
 }
 
 fn view(row: &SqliteRow) -> Result<CouponView> {
@@ -307,6 +243,7 @@ mod tests {
     use super::*;
     use crate::coupon::offer::Phase;
     use crate::coupon::rows::CouponFilter;
+    use crate::coupon::rows::sqlite::reads_issuances::{OF_COUPON, OF_COUPON_AND_USER, OF_ID, OF_USER};
 
     async fn plan(connection: &mut SqliteConnection, statement: &str) -> String {
         let explained = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
@@ -328,12 +265,28 @@ mod tests {
         }
         for (statement, search) in [
             (COUPON, "PRIMARY KEY (coupon_id=?)"),
-            (ISSUANCE, "PRIMARY KEY (coupon_id=? AND sequence=?)"),
-            (ISSUANCES_OF_USER, "(user_id=? AND coupon_id>? AND coupon_id<?)"),
-            (ISSUANCES_OF_COUPON, "PRIMARY KEY (coupon_id=? AND sequence>?)"),
-            (ISSUANCES_OF_COUPON_AND_USER, "(user_id=?)"),
+            (OF_ID, "PRIMARY KEY (coupon_id=? AND sequence=?)"),
+            (OF_USER, "(user_id=? AND coupon_id>? AND coupon_id<?)"),
+            (
+                OF_COUPON,
+                "PRIMARY KEY (coupon_id=? AND sequence>? AND sequence<?)",
+            ),
+            (OF_COUPON_AND_USER, "(user_id=?)"),
+            (COUPONS_OF, "INTEGER PRIMARY KEY (rowid=?)"),
         ] {
             let plan = plan(&mut connection, statement).await;
+            let is_list = plan.contains("LEFT-JOIN");
+            assert!(
+                !is_list || plan.contains("n USING COVERING INDEX by_issuance (coupon_id=? AND sequence=?)"),
+                "{statement}: {plan}"
+            );
+            let is_by_state = plan.contains("SEARCH u USING INDEX by_issuance (coupon_id=? AND sequence=?)");
+            assert!(
+                is_by_state == (is_list && statement != OF_ID),
+                "{statement}: {plan}"
+            );
+            // One page of issuances, or the ids of its coupons.
+            let plan = plan.replace("SCAN i;", "").replace("SCAN v VIRTUAL TABLE", "");
             assert!(
                 plan.contains(search) && !plan.contains("SCAN"),
                 "{statement}: {plan}"

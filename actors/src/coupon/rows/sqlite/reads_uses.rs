@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use sqlx::SqliteConnection;
 
-use crate::coupon::ids::IssuanceId;
+use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::rows::columns::{self as rows, use_columns};
 use crate::coupon::uses::{LatestUse, Use, UseNumber};
 use crate::store::Result;
-use crate::store::columns::integer;
+use crate::store::columns::{integer, number};
 use crate::store::sqlite::error::on_read;
 
 /// `?1` is an array of `[coupon, sequence]`.
@@ -17,6 +17,11 @@ SELECT u.* FROM json_each(?1) AS v CROSS JOIN uses AS u
     ON u.coupon_id = v.value ->> 0 AND u.use_sequence = (
        SELECT max(n.use_sequence) FROM uses AS n
         WHERE n.coupon_id = v.value ->> 0 AND n.sequence = v.value ->> 1)";
+
+const LAST: &str = "SELECT use_sequence FROM uses WHERE coupon_id = ?1 ORDER BY use_sequence DESC LIMIT 1";
+
+const SINCE: &str = "
+SELECT sequence FROM uses WHERE coupon_id = ?1 AND use_sequence > ?2 ORDER BY use_sequence LIMIT ?3";
 
 const OF_ISSUANCE: &str = concat!(
     "SELECT ",
@@ -57,4 +62,35 @@ pub(super) async fn of_issuance(
         .await
         .map_err(on_read)?;
     found.iter().map(rows::used).collect()
+}
+
+/// Returns the number of a coupon's last use.
+pub(super) async fn last(connection: &mut SqliteConnection, coupon: CouponId) -> Result<UseNumber> {
+    let found = sqlx::query(LAST)
+        .bind(integer(coupon.get()))
+        .fetch_optional(connection)
+        .await
+        .map_err(on_read)?;
+    let Some(row) = found else {
+        return Ok(UseNumber::NONE);
+    };
+    Ok(UseNumber::new(number(&row, "use_sequence")?))
+}
+
+/// Returns the issuances of a coupon that were used after this use, in the order of their uses.
+pub(super) async fn since(
+    connection: &mut SqliteConnection,
+    coupon: CouponId,
+    after: UseNumber,
+    limit: u32,
+) -> Result<Vec<Sequence>> {
+    let found = sqlx::query(SINCE)
+        .bind(integer(coupon.get()))
+        .bind(integer(after.get()))
+        .bind(limit)
+        .fetch_all(connection)
+        .await
+        .map_err(on_read)?;
+    let sequences = found.iter().map(|row| number(row, "sequence").map(Sequence::new));
+    sequences.collect()
 }

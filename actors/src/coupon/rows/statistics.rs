@@ -1,0 +1,207 @@
+//! Statistics of a coupon: how often something happened, by time. They are computed from rows, which are only
+//! added. So a computation goes on where an earlier one ended, and one step reads a bounded number of rows.
+
+use std::collections::BTreeMap;
+
+use crate::coupon::ids::CouponId;
+use crate::coupon::uses::UseKind;
+use crate::store::Result;
+use crate::store::columns::{StoredRow, number, readable};
+use crate::time::Timestamp;
+
+/// Maximum number of buckets: as many as a chart shows.
+pub const BUCKETS_MAX: usize = 1_000;
+
+/// Number of rows that one step reads: few enough that no step takes longer than some milliseconds.
+pub(crate) const ROWS_MAX: u64 = 10_000;
+
+/// Maximum number of groups that one step returns. Each kind of use is a group in its bucket, so with this many
+/// there are more than [`BUCKETS_MAX`] buckets.
+pub(crate) const GROUPS_MAX: u32 = 5 * (BUCKETS_MAX as u32 + 1);
+
+/// Number of bits by which the sum of discounts is divided into two, so that no sum of a step overflows.
+const LOW_BITS: u32 = 26;
+
+/// Which statistics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StatisticsQuery {
+    /// The coupon.
+    pub coupon: CouponId,
+    /// The length of a bucket in microseconds, at least 1. Buckets begin at multiples of it since 1970.
+    pub bucket_micros: i64,
+    /// Only what happened then or later.
+    pub from: Option<Timestamp>,
+    /// Only what happened before.
+    pub to: Option<Timestamp>,
+}
+
+/// How often something happened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Issuances.
+    pub issued: u64,
+    /// Reservations.
+    pub reserved: u64,
+    /// Redemptions.
+    pub redeemed: u64,
+    /// Reservations that were given back.
+    pub released: u64,
+    /// Redemptions that were given back.
+    pub refunded: u64,
+    /// Revocations.
+    pub revoked: u64,
+    /// What the redemptions took off, in the currency's smallest unit.
+    pub discount_given: u128,
+    /// What the refunded ones of them had taken off.
+    pub discount_refunded: u128,
+}
+
+/// The statistics of a coupon up to the rows that were read so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// By the number of the bucket since 1970; only buckets in which something happened.
+    pub buckets: BTreeMap<i64, Tally>,
+    /// The sequence of the last issuance that was read, and the number of the last use.
+    issued: u64,
+    used: u64,
+    /// True once all rows are read that there were.
+    pub is_complete: bool,
+    /// True if there are more than [`BUCKETS_MAX`] buckets. Then they are not all.
+    pub is_too_long: bool,
+}
+
+/// The rows that one step reads: those after a number, up to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StatisticsRange {
+    Issuances(u64, u64),
+    Uses(u64, u64),
+}
+
+impl StatisticsQuery {
+    /// Returns the bounds of times, the latter exclusive.
+    pub(crate) fn times(&self) -> (i64, i64) {
+        let micros = |time: Option<Timestamp>, without| time.map_or(without, Timestamp::as_micros);
+        (micros(self.from, i64::MIN), micros(self.to, i64::MAX))
+    }
+}
+
+impl Statistics {
+    /// Returns the sum of all buckets.
+    pub fn total(&self) -> Tally {
+        self.buckets.values().fold(Tally::default(), |sum, tally| Tally {
+            issued: sum.issued + tally.issued,
+            reserved: sum.reserved + tally.reserved,
+            redeemed: sum.redeemed + tally.redeemed,
+            released: sum.released + tally.released,
+            refunded: sum.refunded + tally.refunded,
+            revoked: sum.revoked + tally.revoked,
+            discount_given: sum.discount_given + tally.discount_given,
+            discount_refunded: sum.discount_refunded + tally.discount_refunded,
+        })
+    }
+
+    /// Returns which rows the next step reads, at most [`ROWS_MAX`], of those that the row of a coupon with the
+    /// columns `issued` and `used` says there are; `None` if all are read. If there are fewer than were read
+    /// before, the database is not the one that it was, and the statistics begin anew.
+    pub(crate) fn next(&mut self, row: &impl StoredRow) -> Result<Option<StatisticsRange>> {
+        let (issued, used): (u64, u64) = (number(row, "issued")?, number(row, "used")?);
+        if issued < self.issued || used < self.used {
+            *self = Self::default();
+        }
+        let range = |read: u64, last: u64| (read < last).then(|| (read, last.min(read + ROWS_MAX)));
+        let issuances = range(self.issued, issued).map(|(a, b)| StatisticsRange::Issuances(a, b));
+        let range = issuances.or_else(|| range(self.used, used).map(|(a, b)| StatisticsRange::Uses(a, b)));
+        self.is_complete = range.is_none();
+        Ok(range)
+    }
+
+    /// Adds what a step has read: rows with the columns `bucket`, `kind` (unless they are of issuances),
+    /// `number`, `high` and `low`.
+    pub(crate) fn add<R: StoredRow>(&mut self, range: StatisticsRange, rows: &[R]) -> Result<()> {
+        for row in rows {
+            let tally = self.buckets.entry(row.integer("bucket")?).or_default();
+            let count: u64 = number(row, "number")?;
+            match range {
+                StatisticsRange::Issuances(..) => tally.issued += count,
+                StatisticsRange::Uses(..) => {
+                    let kind = readable(UseKind::parse(row.text("kind")?), "kind")?;
+                    let (high, low): (u64, u64) = (number(row, "high")?, number(row, "low")?);
+                    tally.add(kind, count, (u128::from(high) << LOW_BITS) + u128::from(low));
+                }
+            }
+        }
+        match range {
+            StatisticsRange::Issuances(_, last) => self.issued = last,
+            StatisticsRange::Uses(_, last) => self.used = last,
+        }
+        self.is_too_long = self.buckets.len() > BUCKETS_MAX;
+        Ok(())
+    }
+}
+
+impl Tally {
+    fn add(&mut self, kind: UseKind, number: u64, discount: u128) {
+        match kind {
+            UseKind::Reserved => self.reserved += number,
+            UseKind::Released => self.released += number,
+            UseKind::Revoked => self.revoked += number,
+            UseKind::Redeemed => {
+                self.redeemed += number;
+                self.discount_given += discount;
+            }
+            UseKind::Refunded => {
+                self.refunded += number;
+                self.discount_refunded += discount;
+            }
+        }
+    }
+}
+
+/// The columns of a step over uses beyond `bucket`. The discount is divided by [`LOW_BITS`].
+macro_rules! use_tally_columns {
+    ($integer:literal) => {
+        concat!(
+            "kind, COUNT(*) AS number, ",
+            "CAST(COALESCE(SUM(discount >> 26), 0) AS ",
+            $integer,
+            ") AS high, CAST(COALESCE(SUM(discount & 67108863), 0) AS ",
+            $integer,
+            ") AS low"
+        )
+    };
+}
+pub(crate) use use_tally_columns;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sum_of_buckets_counts_every_kind() {
+        let mut statistics = Statistics::default();
+        for (bucket, kind, discount) in [
+            (1, UseKind::Reserved, 5),
+            (1, UseKind::Redeemed, 7),
+            (2, UseKind::Refunded, 7),
+            (2, UseKind::Released, 5),
+            (3, UseKind::Revoked, 0),
+        ] {
+            statistics
+                .buckets
+                .entry(bucket)
+                .or_default()
+                .add(kind, 2, discount);
+        }
+        let expected = Tally {
+            issued: 0,
+            reserved: 2,
+            redeemed: 2,
+            released: 2,
+            refunded: 2,
+            revoked: 2,
+            discount_given: 7,
+            discount_refunded: 7,
+        };
+        assert_eq!(statistics.total(), expected);
+    }
+}

@@ -1,0 +1,362 @@
+//! Reads of one moment, and lists of issuances by state.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use actors::coupon::ids::{CouponId, Sequence};
+use actors::coupon::rows::{CouponQuery, CouponRows, IssuancePage, IssuanceQuery, IssuancesOf, UserCursor};
+use actors::coupon::uses::{LatestUse, Use, UseKind, UseNumber, UseState, UsedIssuance};
+use actors::store::EntryStore;
+use actors::time::Timestamp;
+
+use crate::support::{CouponStore, Database, Owned, after_noon, batch, claim, user};
+use crate::using;
+
+/// How many issuances are stored in every state.
+pub const COUNT: u64 = 84;
+
+fn of_coupon(owned: &Owned, after: u64) -> IssuancesOf {
+    IssuancesOf::Coupon {
+        coupon: owned.id(),
+        user: None,
+        after: Sequence::new(after),
+    }
+}
+
+pub async fn all_reads_in_a_snapshot_show_its_moment(database: &impl Database) {
+    let store = database.store();
+    let mut one = Owned::make(&*store, Some(5), 1).await;
+    let other = Owned::make(&*store, Some(5), 1).await;
+    if one.id().shard() == other.id().shard() {
+        one.fence = other.fence;
+    }
+    let snapshot = store.snapshot().await.unwrap();
+    let before = snapshot.coupon(one.id()).await.unwrap().unwrap();
+    store.write(&batch([one.strangers(1..=3)])).await.unwrap();
+    store.write(&batch([other.strangers(1..=2)])).await.unwrap();
+    let raised = other.change(2, |coupon| coupon.offer.total_quantity = Some(9));
+    store.write(&batch([raised])).await.unwrap();
+    let later = Owned::make(&*store, None, 1).await;
+    // None of what was stored meanwhile is in it, whatever is read.
+    assert_eq!(snapshot.coupon(one.id()).await.unwrap(), Some(before));
+    assert_eq!(snapshot.coupon(later.id()).await.unwrap(), None);
+    let views = snapshot
+        .coupons(&CouponQuery::all(None, 10))
+        .await
+        .unwrap()
+        .coupons;
+    let seen: Vec<_> = views
+        .iter()
+        .map(|view| (view.coupon.id, view.issued.get(), view.coupon.version))
+        .collect();
+    assert_eq!(seen, [(other.id(), 0, 1), (one.id(), 0, 1)]);
+    let query = IssuanceQuery::all(of_coupon(&one, 0), 10);
+    let found = snapshot.issuances(&query).await.unwrap();
+    assert_eq!(found, Some(IssuancePage::default()));
+    drop(snapshot);
+    assert_eq!(store.coupon(one.id()).await.unwrap().unwrap().issued.get(), 3);
+}
+
+/// A page shows the issuances of a coupon and the coupon itself, while issuances are stored. Both agree in every
+/// page.
+pub async fn a_page_and_its_coupons_are_of_one_moment(database: &impl Database) {
+    const PAGES: usize = 200;
+    let store = database.store();
+    let owned = Owned::make(&*store, None, 1).await;
+    store.write(&batch([owned.strangers(1..=1)])).await.unwrap();
+    let is_done = AtomicBool::new(false);
+    let writing = async {
+        for sequence in 2.. {
+            store
+                .write(&batch([owned.strangers(sequence..=sequence)]))
+                .await
+                .unwrap();
+            if is_done.load(Ordering::Relaxed) {
+                return sequence;
+            }
+        }
+        unreachable!()
+    };
+    let reading = async {
+        let (mut after, mut pages) = (0, 0);
+        while pages < PAGES {
+            let query = IssuanceQuery {
+                with_coupons: true,
+                ..IssuanceQuery::all(of_coupon(&owned, after), 200)
+            };
+            let page = store.issuances(&query).await.unwrap().unwrap();
+            let Some(last) = page.issuances.last() else {
+                continue;
+            };
+            let last = last.issuance.id.sequence;
+            if page.issuances.len() < 200 {
+                assert_eq!(page.coupons[&owned.id()].issued, last);
+            }
+            (after, pages) = (last.get() - 1, pages + 1);
+        }
+        is_done.store(true, Ordering::Relaxed);
+    };
+    let (stored, ()) = tokio::join!(writing, reading);
+    assert!(stored > 20, "only {stored} issuances were stored meanwhile");
+}
+
+/// Whenever a caller goes away, the connection comes back without a snapshot: every later read shows what was
+/// stored last, and as many snapshots as there are connections can begin.
+pub async fn a_snapshot_that_is_dropped_at_any_moment_leaves_nothing_behind(database: &impl Database) {
+    let store = database.store();
+    let owned = Owned::make(&*store, None, 1).await;
+    for round in 1..=40_u64 {
+        // Polls the calls a few times, and drops them and the snapshot.
+        let polls = (round % 8) as usize;
+        let work = async {
+            let snapshot = store.snapshot().await.unwrap();
+            snapshot.coupon(owned.id()).await.unwrap();
+            snapshot.coupons(&CouponQuery::all(None, 10)).await.unwrap();
+        };
+        polled(work, polls).await;
+        let page = IssuanceQuery {
+            with_coupons: true,
+            ..IssuanceQuery::all(of_coupon(&owned, 0), 10)
+        };
+        polled(store.issuances(&page), polls).await;
+        store
+            .write(&batch([owned.strangers(round..=round)]))
+            .await
+            .unwrap();
+        let reads = (0..8).map(async |_| store.coupon(owned.id()).await.unwrap().unwrap().issued.get());
+        let seen = futures_util::future::join_all(reads).await;
+        assert_eq!(seen, [round; 8]);
+    }
+    let snapshots = futures_util::future::join_all((0..7).map(|_| store.snapshot())).await;
+    let issued = async |snapshot: actors::store::Result<Box<dyn actors::coupon::rows::CouponSnapshot>>| {
+        let view = snapshot.unwrap().coupon(owned.id()).await;
+        view.unwrap().unwrap().issued.get()
+    };
+    let seen = futures_util::future::join_all(snapshots.into_iter().map(issued)).await;
+    assert_eq!(seen, [40; 7]);
+}
+
+/// Polls a future this many times, a millisecond apart, and drops it.
+async fn polled<T>(work: impl Future<Output = T>, times: usize) {
+    let mut work = Box::pin(work);
+    for _ in 0..times {
+        if futures_util::poll!(&mut work).is_ready() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// A use of this kind, decided at the time of `reserved`.
+pub fn used(owned: &Owned, number: u64, sequence: u64, kind: UseKind, hold_until: Option<i64>) -> Use {
+    let reserved = using::reserved(owned, number, sequence);
+    Use {
+        shown: LatestUse {
+            kind,
+            hold_until: hold_until.map(after_noon),
+            ..reserved.shown
+        },
+        ..reserved
+    }
+}
+
+/// Stores issuances to three users in turn, in every state and with several uses each. Every third one has
+/// expired by then. Returns the latest use of each.
+pub async fn in_every_state(store: &impl CouponStore, owned: &Owned) -> Vec<UsedIssuance> {
+    let mut all = Vec::new();
+    for sequence in 1..=COUNT {
+        let name = ["ann", "bob", "cid"][(sequence % 3) as usize];
+        let mut issuance = owned.issuance(sequence, name, u32::try_from(sequence).unwrap());
+        issuance.expires_at =
+            (sequence % 4 != 0).then(|| after_noon(if sequence % 4 == 1 { 99 } else { 100 }));
+        all.push(UsedIssuance::from(issuance));
+    }
+    let rows = all.iter().map(|used| used.issuance.clone()).collect();
+    store.write(&batch([owned.portion(rows)])).await.unwrap();
+    let (mut number, mut uses) = (0, Vec::new());
+    for latest in &mut all {
+        let sequence = latest.issuance.id.sequence.get();
+        let kinds: &[(UseKind, Option<i64>)] = match sequence % 7 {
+            0 => &[],
+            1 => &[(UseKind::Reserved, Some(100))],
+            2 => &[(UseKind::Reserved, Some(99))],
+            3 => &[(UseKind::Reserved, Some(500)), (UseKind::Redeemed, None)],
+            4 => &[(UseKind::Redeemed, None), (UseKind::Refunded, None)],
+            5 => &[(UseKind::Reserved, Some(500)), (UseKind::Released, None)],
+            _ => &[(UseKind::Reserved, Some(500)), (UseKind::Revoked, None)],
+        };
+        for (kind, hold_until) in kinds {
+            number += 1;
+            let made = used(owned, number, sequence, *kind, *hold_until);
+            latest.latest = Some(made.shown.clone());
+            uses.push(made);
+        }
+    }
+    store.write(&batch([using::portion(owned, uses)])).await.unwrap();
+    all
+}
+
+/// The time at which states are asked for: a hold and an expiry at this time are over.
+fn now() -> Timestamp {
+    after_noon(99)
+}
+
+/// Lists a coupon's issuances page by page, or step by step if it is a search.
+async fn by_sequence(store: &dyn CouponRows, owned: &Owned, query: &IssuanceQuery) -> Vec<UsedIssuance> {
+    let (mut found, mut after) = (Vec::new(), 0);
+    loop {
+        let query = IssuanceQuery {
+            of: of_coupon(owned, after),
+            ..query.clone()
+        };
+        let page = store.issuances(&query).await.unwrap().unwrap();
+        assert!(page.issuances.len() <= query.limit as usize);
+        let last = page.issuances.last().map(|used| used.issuance.id.sequence);
+        let is_full = page.issuances.len() == query.limit as usize;
+        found.extend(page.issuances);
+        match page.next.or(last.filter(|_| is_full && !query.is_search())) {
+            Some(next) => after = next.get(),
+            None => return found,
+        }
+    }
+}
+
+/// Lists a user's issuances page by page, newest first.
+async fn newest_first(store: &dyn CouponRows, name: &str, query: &IssuanceQuery) -> Vec<UsedIssuance> {
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let of = IssuancesOf::User {
+            user: user(name),
+            coupon: None,
+            after,
+        };
+        let query = IssuanceQuery { of, ..query.clone() };
+        let page = store.issuances(&query).await.unwrap().unwrap();
+        let Some(UsedIssuance { issuance, .. }) = page.issuances.last() else {
+            return found;
+        };
+        after = Some(UserCursor {
+            issued_at: issuance.issued_at,
+            id: issuance.id,
+        });
+        found.extend(page.issuances);
+    }
+}
+
+pub async fn issuances_are_found_by_state_as_it_is_defined(database: &impl Database) {
+    let store = database.store();
+    let owned = Owned::make(&*store, None, 100).await;
+    let all = in_every_state(&*store, &owned).await;
+    for state in UseState::ALL.into_iter().map(Some).chain([None]) {
+        let is_in = |used: &&UsedIssuance| state.is_none_or(|state| used.state(now()) == state);
+        let expected: Vec<UsedIssuance> = all.iter().filter(is_in).cloned().collect();
+        assert!(expected.len() > 3, "{state:?}");
+        let query = |of, limit, examine| IssuanceQuery {
+            state,
+            now: now(),
+            examine,
+            ..IssuanceQuery::all(of, limit)
+        };
+        for (limit, examine) in [(200, 4_000), (2, 5), (3, 1), (200, 7)] {
+            let query = query(of_coupon(&owned, 0), limit, examine);
+            let found = by_sequence(&*store, &owned, &query).await;
+            assert_eq!(found, expected, "{state:?} by {limit} of {examine}");
+        }
+        let is_of_ann = |used: &&UsedIssuance| used.issuance.user == user("ann");
+        let of_ann: Vec<UsedIssuance> = expected.iter().filter(is_of_ann).cloned().collect();
+        let of = IssuancesOf::Coupon {
+            coupon: owned.id(),
+            user: Some(user("ann")),
+            after: Sequence::NONE,
+        };
+        let page = store
+            .issuances(&query(of.clone(), 200, 1))
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(page.issuances, of_ann, "{state:?}");
+        let mut found = newest_first(&*store, "ann", &query(of, 2, 1)).await;
+        found.reverse();
+        assert_eq!(found, of_ann, "{state:?}");
+    }
+}
+
+pub async fn a_snapshot_tells_which_issuances_were_used_since(database: &impl Database) {
+    let store = database.store();
+    let owned = Owned::make(&*store, None, 100).await;
+    let none = store.snapshot().await.unwrap();
+    let last = none.last_use(owned.id()).await.unwrap();
+    assert_eq!(last, UseNumber::NONE);
+    store.write(&batch([owned.strangers(1..=9)])).await.unwrap();
+    let uses = [5, 3, 5, 9].iter().zip(1..);
+    let uses = uses.map(|(sequence, number)| using::reserved(&owned, number, *sequence));
+    let uses = using::portion(&owned, uses.collect());
+    assert_eq!(store.write(&batch([uses])).await.unwrap(), 4);
+    assert_eq!(none.used_since(owned.id(), last, 10).await.unwrap(), []);
+    let later = store.snapshot().await.unwrap();
+    assert_eq!(later.last_use(owned.id()).await.unwrap(), UseNumber::new(4));
+    let since = async |number, limit| {
+        let since = later.used_since(owned.id(), UseNumber::new(number), limit).await;
+        since.unwrap().into_iter().map(Sequence::get).collect::<Vec<_>>()
+    };
+    assert_eq!(since(0, 10).await, [5, 3, 5, 9]);
+    assert_eq!(since(1, 2).await, [3, 5]);
+    assert!(since(4, 10).await.is_empty());
+}
+
+/// A page of one issuance, and one of a coupon that does not exist.
+pub async fn an_issuance_is_read_with_its_coupon(database: &impl Database) {
+    let store = database.store();
+    let owned = Owned::make(&*store, None, 100).await;
+    let all = in_every_state(&*store, &owned).await;
+    let one = IssuanceQuery {
+        with_coupons: true,
+        ..IssuanceQuery::all(IssuancesOf::Id(all[2].issuance.id), 1)
+    };
+    let page = store.issuances(&one).await.unwrap().unwrap();
+    assert_eq!((&page.issuances[..], page.next), (&all[2..3], None));
+    let view = store.coupon(owned.id()).await.unwrap().unwrap();
+    assert_eq!(page.coupons, HashMap::from([(owned.id(), view)]));
+    let unknown = IssuancesOf::Coupon {
+        coupon: CouponId::new(actors::ids::ID_MAX).unwrap(),
+        user: None,
+        after: Sequence::NONE,
+    };
+    let page = store.issuances(&IssuanceQuery::all(unknown, 1)).await;
+    assert_eq!(page.unwrap(), None);
+}
+
+/// The coupons of a page are those of its issuances, each as it is.
+pub async fn a_page_has_the_coupons_of_its_issuances(database: &impl Database) {
+    let store = database.store();
+    let mut views = HashMap::new();
+    for number in 1..=5 {
+        let owned = Owned::make(&*store, Some(number + 1), 1).await;
+        let fence = claim(&*store, owned.id().shard()).await;
+        let owned = Owned { fence, ..owned };
+        let rows = vec![owned.issuance(1, "ann", 1), owned.issuance(2, "bob", 1)];
+        store.write(&batch([owned.portion(rows)])).await.unwrap();
+        views.insert(owned.id(), store.coupon(owned.id()).await.unwrap().unwrap());
+    }
+    let of = IssuancesOf::User {
+        user: user("ann"),
+        coupon: None,
+        after: None,
+    };
+    let mut query = IssuanceQuery {
+        with_coupons: true,
+        ..IssuanceQuery::all(of, 200)
+    };
+    let page = store.issuances(&query).await.unwrap().unwrap();
+    assert_eq!((page.issuances.len(), page.coupons), (5, views.clone()));
+    query.limit = 2;
+    let page = store.issuances(&query).await.unwrap().unwrap();
+    let ids: Vec<CouponId> = page
+        .issuances
+        .iter()
+        .map(|used| used.issuance.id.coupon)
+        .collect();
+    let expected = ids.iter().map(|id| (*id, views[id].clone())).collect();
+    assert_eq!((ids.len(), page.coupons), (2, expected));
+}

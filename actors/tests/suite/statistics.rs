@@ -1,0 +1,153 @@
+//! Statistics of coupons: what is counted, and how computations go on.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
+use actors::coupon::rows::{CouponRows, Statistics, StatisticsQuery, Tally};
+use actors::coupon::uses::{UseKind, UseNumber};
+use actors::store::EntryStore;
+use actors::time::Timestamp;
+
+use crate::reading::{COUNT, in_every_state, used};
+use crate::support::{Database, Owned, after_noon, batch, claim};
+use crate::using;
+
+/// Far longer than any of these tests takes.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Computes statistics step by step, each in a snapshot of its own, as computations do that go on later.
+async fn computed(store: &dyn CouponRows, query: StatisticsQuery) -> Statistics {
+    let mut so_far = Statistics::default();
+    let begun = Instant::now();
+    loop {
+        let snapshot = store.snapshot().await.unwrap();
+        so_far = snapshot.statistics(&query, so_far).await.unwrap().unwrap();
+        if so_far.is_complete || so_far.is_too_long {
+            return so_far;
+        }
+        assert!(begun.elapsed() < LIMIT);
+    }
+}
+
+/// Counts what happened from the history of each issuance, in buckets of this length in microseconds.
+async fn counted_again(store: &dyn CouponRows, owned: &Owned, length: i64) -> BTreeMap<i64, Tally> {
+    let mut counted = BTreeMap::<i64, Tally>::new();
+    let bucket = |at: Timestamp| at.as_micros() / length;
+    for sequence in 1..=COUNT {
+        let issued_at = after_noon(sequence as i64);
+        counted.entry(bucket(issued_at)).or_default().issued += 1;
+        let id = IssuanceId {
+            coupon: owned.id(),
+            sequence: Sequence::new(sequence),
+        };
+        for made in store.uses_of(id, UseNumber::NONE, 10).await.unwrap() {
+            let tally = counted.entry(bucket(made.shown.at)).or_default();
+            let figures = made.shown.figures;
+            let discount = figures.map_or(0, |figures| u128::from(figures.discount));
+            match made.shown.kind {
+                UseKind::Reserved => tally.reserved += 1,
+                UseKind::Released => tally.released += 1,
+                UseKind::Revoked => tally.revoked += 1,
+                UseKind::Redeemed => {
+                    tally.redeemed += 1;
+                    tally.discount_given += discount;
+                }
+                UseKind::Refunded => {
+                    tally.refunded += 1;
+                    tally.discount_refunded += discount;
+                }
+            }
+        }
+    }
+    counted
+}
+
+pub async fn statistics_count_every_row_once_by_time(database: &impl Database) {
+    let store = database.store();
+    let (owned, other) = (
+        Owned::make(&*store, None, 100).await,
+        Owned::make(&*store, None, 100).await,
+    );
+    let mut query = StatisticsQuery {
+        coupon: owned.id(),
+        bucket_micros: 10,
+        from: None,
+        to: None,
+    };
+    let nothing = computed(&*store, query).await;
+    assert_eq!((nothing.total(), nothing.buckets.len()), (Tally::default(), 0));
+    let fence = claim(&*store, owned.id().shard()).await;
+    let owned = Owned { fence, ..owned };
+    in_every_state(&*store, &owned).await;
+    let fence = claim(&*store, other.id().shard()).await;
+    let other = Owned { fence, ..other };
+    store.write(&batch([other.strangers(1..=9)])).await.unwrap();
+    for length in [10, 1_000_000] {
+        query.bucket_micros = length;
+        let expected = counted_again(&*store, &owned, length).await;
+        assert_eq!(computed(&*store, query).await.buckets, expected);
+    }
+    query.bucket_micros = 1;
+    (query.from, query.to) = (Some(after_noon(5)), Some(after_noon(9)));
+    let some = computed(&*store, query).await;
+    let first = some.buckets.keys().next().copied();
+    assert_eq!(
+        (first, some.buckets.len(), some.total().issued),
+        (Some(after_noon(5).as_micros()), 4, 4)
+    );
+    // A computation that goes on counts what was stored meanwhile, and nothing twice.
+    (query.from, query.to, query.bucket_micros) = (None, None, 1_000_000);
+    let before = computed(&*store, query).await;
+    let next = owned.issuance(COUNT + 1, "ann", 85);
+    store.write(&batch([owned.portion(vec![next])])).await.unwrap();
+    let snapshot = store.snapshot().await.unwrap();
+    let mut after = before.clone();
+    after.is_complete = false;
+    while !after.is_complete {
+        after = snapshot.statistics(&query, after).await.unwrap().unwrap();
+    }
+    let mut total = before.total();
+    total.issued += 1;
+    assert_eq!(after.total(), total);
+}
+
+/// Sums do not overflow, and a computation with too many buckets ends early.
+pub async fn statistics_are_bounded(database: &impl Database) {
+    let store = database.store();
+    let owned = Owned::make(&*store, None, 1).await;
+    store.write(&batch([owned.strangers(1..=1_500)])).await.unwrap();
+    let uses = (1..=1_500).map(|number| {
+        let mut made = used(&owned, number, number, UseKind::Redeemed, None);
+        if let Some(figures) = &mut made.shown.figures {
+            (figures.amount, figures.discount) = (actors::ids::ID_MAX, actors::ids::ID_MAX);
+        }
+        made
+    });
+    store
+        .write(&batch([using::portion(&owned, uses.collect())]))
+        .await
+        .unwrap();
+    let mut query = StatisticsQuery {
+        coupon: owned.id(),
+        bucket_micros: 86_400_000_000,
+        from: None,
+        to: None,
+    };
+    let total = computed(&*store, query).await.total();
+    assert_eq!(total.discount_given, 1_500 * u128::from(actors::ids::ID_MAX));
+    query.bucket_micros = 1;
+    assert!(computed(&*store, query).await.is_too_long);
+    query.to = Some(after_noon(1_001));
+    assert_eq!(computed(&*store, query).await.buckets.len(), 1_000);
+    let unknown = CouponId::new(actors::ids::ID_MAX).unwrap();
+    let snapshot = store.snapshot().await.unwrap();
+    let query = StatisticsQuery {
+        coupon: unknown,
+        ..query
+    };
+    assert_eq!(
+        snapshot.statistics(&query, Statistics::default()).await.unwrap(),
+        None
+    );
+}

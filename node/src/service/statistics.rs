@@ -1,0 +1,162 @@
+//! Statistics of coupons. They are computed from rows and kept for some seconds.
+//!
+//! Rows are only added, so a computation goes on where the last one for the same request ended, and reads only
+//! what was stored since. One computation runs at a time, in short steps that take turns with those of searches.
+//! A computation that takes longer than a request ends, and the next request goes on.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use actors::time::{self, Moment, Timestamp};
+use tokio::sync::{Mutex, Semaphore};
+
+use super::coupon_lists::FRUITLESS_TIME_MAX;
+use super::engine::{CouponEngine, Refusal, Statistics, StatisticsQuery, StoreResult};
+use super::search_snapshots::{SearchSnapshots, too_long};
+use super::{Error, Service};
+
+/// Maximum age of an answer.
+const AGE_MAX: Duration = Duration::from_secs(5);
+
+/// Maximum number of computations that are kept. Each has at most some thousand buckets, which take about
+/// 300 KiB, so all take less than 20 MiB.
+const KEPT_MAX: usize = 64;
+
+/// Number of computations that run at the same time, so that there is one at a time for each coupon.
+const COMPUTATIONS_MAX: usize = 1;
+
+/// Statistics as they are shown.
+#[derive(Debug)]
+pub(crate) struct CouponStatistics {
+    /// The statistics; if they are too long, not all of them.
+    pub(crate) statistics: Statistics,
+    /// The time of the snapshot from which they were computed.
+    pub(crate) as_of: Timestamp,
+}
+
+/// The computations of a node.
+#[derive(Debug)]
+pub(super) struct Computations {
+    kept: SyncMutex<HashMap<StatisticsQuery, Arc<Computation>>>,
+    running: Semaphore,
+}
+
+/// One computation. It goes on when its answer is too old.
+#[derive(Debug)]
+struct Computation {
+    asked_at: SyncMutex<Moment>,
+    answer: SyncMutex<Option<(Arc<CouponStatistics>, Moment)>>,
+    so_far: Mutex<Statistics>,
+}
+
+impl Default for Computations {
+    fn default() -> Self {
+        Self {
+            kept: SyncMutex::default(),
+            running: Semaphore::new(COMPUTATIONS_MAX),
+        }
+    }
+}
+
+impl Computations {
+    /// Returns the computation for this request. If there are too many, forgets the one that was not asked for
+    /// longest.
+    fn computation(&self, query: &StatisticsQuery, now: Moment) -> Arc<Computation> {
+        let mut kept = lock(&self.kept);
+        if kept.len() >= KEPT_MAX && !kept.contains_key(query) {
+            let oldest = kept
+                .iter()
+                .min_by_key(|(_, computation)| *lock(&computation.asked_at));
+            if let Some(oldest) = oldest.map(|(query, _)| *query) {
+                kept.remove(&oldest);
+            }
+        }
+        let computation = kept.entry(*query).or_insert_with(|| {
+            Arc::new(Computation {
+                asked_at: SyncMutex::new(now),
+                answer: SyncMutex::default(),
+                so_far: Mutex::default(),
+            })
+        });
+        *lock(&computation.asked_at) = now;
+        Arc::clone(computation)
+    }
+}
+
+impl Computation {
+    /// Returns the answer if it is recent enough.
+    fn answer(&self, now: Moment) -> Option<Arc<CouponStatistics>> {
+        let answer = lock(&self.answer);
+        let recent = answer.as_ref().filter(|(_, begun)| now.since(*begun) <= AGE_MAX);
+        recent.map(|(answer, _)| Arc::clone(answer))
+    }
+
+    /// Goes on until all rows are read, or until too late. `None` if the coupon does not exist.
+    async fn go_on(
+        &self,
+        engine: &CouponEngine,
+        snapshots: &SearchSnapshots,
+        running: &Semaphore,
+        query: &StatisticsQuery,
+    ) -> StoreResult<Option<Arc<CouponStatistics>>> {
+        let mut so_far = self.so_far.lock().await;
+        let begun = time::moment();
+        // Another request may have had it computed meanwhile.
+        if let Some(answer) = self.answer(begun) {
+            return Ok(Some(answer));
+        }
+        let _running = running.acquire().await.map_err(|_closed| too_long())?;
+        let (started, snapshot) = (Instant::now(), snapshots.join(engine).await?);
+        so_far.is_complete = false;
+        while !so_far.is_complete && !so_far.is_too_long {
+            if started.elapsed() >= FRUITLESS_TIME_MAX {
+                return Err(too_long());
+            }
+            // After an error it begins anew.
+            let taken = std::mem::take(&mut *so_far);
+            let step = snapshot.turn().await?.statistics(query, taken).await?;
+            let Some(step) = step else { return Ok(None) };
+            *so_far = step;
+        }
+        let answer = Arc::new(CouponStatistics {
+            statistics: so_far.clone(),
+            as_of: snapshot.now(),
+        });
+        if so_far.is_too_long {
+            *so_far = Statistics::default();
+        }
+        *lock(&self.answer) = Some((Arc::clone(&answer), begun));
+        Ok(Some(answer))
+    }
+}
+
+impl Service {
+    /// Returns statistics that are at most [`AGE_MAX`] old.
+    pub(crate) async fn statistics(
+        &self,
+        client: IpAddr,
+        query: StatisticsQuery,
+    ) -> Result<Arc<CouponStatistics>, Error> {
+        let engine = self.engine()?.clone();
+        let now = time::moment();
+        let computation = self.computations.computation(&query, now);
+        if let Some(answer) = computation.answer(now) {
+            return Ok(answer);
+        }
+        let places = self.lists.admit(client, true)?;
+        let (computations, snapshots) = (Arc::clone(&self.computations), self.lists.snapshots());
+        let computed = self.read(async move {
+            let _places = places;
+            computation
+                .go_on(&engine, &snapshots, &computations.running, &query)
+                .await
+        });
+        Ok(computed.await?.ok_or(Refusal::UnknownCoupon)?)
+    }
+}
+
+fn lock<T>(mutex: &SyncMutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
