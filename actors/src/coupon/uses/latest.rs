@@ -10,7 +10,7 @@ use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
 use crate::coupon::ids::Sequence;
 use crate::coupon::uses::{Figures, LatestUse, Use, UseCounts, UseKind, UseNumber};
-use crate::ids::OrderId;
+use crate::ids::{ORDER_ID_BYTES_MAX, OrderId};
 use crate::time::Timestamp;
 
 /// Number of records in a block; blocks do not move when there are more.
@@ -90,21 +90,33 @@ pub struct Uses {
     /// The issuance of the last use.
     last_sequence: Option<Sequence>,
     counts: UseCounts,
-    blocks: Vec<Vec<Record>>,
+    blocks: Vec<Block>,
     count: u32,
     place_of: HashTable<u32>,
     hasher: DefaultHashBuilder,
     /// The latest use of each order that gave an issuance back before another order used it, oldest first.
-    earlier: HashMap<u32, Vec<Record>>,
+    earlier: HashMap<u32, Vec<EarlierOrder>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
+struct Block {
+    records: Vec<Record>,
+    /// The ids of the orders.
+    texts: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy)]
 struct Record {
     at: Timestamp,
-    hold_until: Option<Timestamp>,
+    /// In microseconds; [`NO_HOLD`] if it is no reservation.
+    hold_until: i64,
     figures: Figures,
-    order: Option<Box<str>>,
     sequence: u32,
+    /// Where the order's room begins in the block's texts.
+    text: u32,
+    order_room: u8,
+    /// 0 if it is revoked, which no order does.
+    order_bytes: u8,
     kind: UseKind,
     returns: bool,
     /// True if the order has released the issuance, now or earlier.
@@ -113,14 +125,27 @@ struct Record {
     was_refunded: bool,
 }
 
+/// Stands in place of the time until which an issuance is held. No timestamp has this value.
+const NO_HOLD: i64 = i64::MIN;
+
+/// The latest use of an order that does not have the issuance any more.
+#[derive(Debug)]
+struct EarlierOrder {
+    record: Record,
+    order: Box<str>,
+}
+
 impl Record {
-    fn shown(&self) -> LatestUse {
-        let order = self.order.as_deref().map(OrderId::parse);
+    fn hold_until(&self) -> Option<Timestamp> {
+        Timestamp::from_micros(self.hold_until).filter(|_| self.hold_until != NO_HOLD)
+    }
+
+    fn shown(&self, order: Option<&str>) -> LatestUse {
         LatestUse {
             kind: self.kind,
-            figures: order.is_some().then_some(self.figures),
-            order: order.map(|order| order.expect("checked when it was taken")),
-            hold_until: self.hold_until,
+            figures: order.map(|_| self.figures),
+            order: order.map(|order| OrderId::parse(order).expect("checked when it was taken")),
+            hold_until: self.hold_until(),
             returns: self.returns,
             at: self.at,
         }
@@ -130,6 +155,39 @@ impl Record {
     fn follow(&mut self, before: &Self) {
         self.has_released |= before.has_released;
         self.was_refunded |= before.was_refunded;
+    }
+}
+
+impl Block {
+    /// Returns an empty block with room for as much as this block holds, so that its buffers are allocated only
+    /// once.
+    fn successor(&self) -> Self {
+        Self {
+            records: Vec::with_capacity(BLOCK_RECORDS),
+            texts: Vec::with_capacity(self.texts.len() + self.texts.len() / 64),
+        }
+    }
+
+    fn order(&self, record: &Record) -> Option<&str> {
+        let text = &self.texts[record.text as usize..][..usize::from(record.order_bytes)];
+        let order = std::str::from_utf8(text).expect("taken from a str");
+        (!order.is_empty()).then_some(order)
+    }
+
+    /// Writes an order into the room that the record has, or into new room if it does not fit.
+    fn write(&mut self, record: &mut Record, order: Option<&str>) {
+        let order = order.unwrap_or_default();
+        // An order has at most 64 bytes, and a block at most 1,024 records with two rooms each.
+        record.order_bytes = order.len() as u8;
+        if record.order_bytes > record.order_room {
+            // The second room is for any order, so that a record leaves at most one room unused.
+            let is_first = record.order_room == 0;
+            let room = if is_first { order.len() } else { ORDER_ID_BYTES_MAX };
+            record.text = self.texts.len() as u32;
+            record.order_room = room as u8;
+            self.texts.resize(self.texts.len() + room, 0);
+        }
+        self.texts[record.text as usize..][..order.len()].copy_from_slice(order.as_bytes());
     }
 }
 
@@ -146,23 +204,28 @@ impl Uses {
 
     /// Returns the highest issuance that has a use.
     pub fn highest(&self) -> Sequence {
-        let sequences = self.blocks.iter().flatten().map(|record| record.sequence);
+        let records = self.blocks.iter().flat_map(|block| &block.records);
+        let sequences = records.map(|record| record.sequence);
         Sequence::new(sequences.max().map_or(0, u64::from))
     }
 
     /// Returns the latest use of an issuance.
     pub fn latest(&self, sequence: Sequence) -> Option<LatestUse> {
-        self.find(u32::try_from(sequence.get()).ok()?).map(Record::shown)
+        let (record, order) = self.find(u32::try_from(sequence.get()).ok()?)?;
+        Some(record.shown(order))
     }
 
     /// Returns what this order did with an issuance; `None` if it did nothing, or nothing that is remembered.
     pub fn by_order(&self, sequence: Sequence, order: &OrderId) -> Option<OrderUses> {
         let sequence = u32::try_from(sequence.get()).ok()?;
-        let is_own = |record: &&Record| record.order.as_deref() == Some(order.as_str());
-        let latest = self.find(sequence).filter(is_own);
-        let record = latest.or_else(|| self.earlier.get(&sequence)?.iter().find(is_own))?;
+        let is_own = |(_, found): &(&Record, Option<&str>)| *found == Some(order.as_str());
+        let earlier = || {
+            let mut orders = self.earlier.get(&sequence)?.iter();
+            orders.find_map(|earlier| Some((&earlier.record, Some(&*earlier.order))).filter(is_own))
+        };
+        let (record, order) = self.find(sequence).filter(is_own).or_else(earlier)?;
         Some(OrderUses {
-            latest: record.shown(),
+            latest: record.shown(order),
             has_released: record.has_released,
             was_refunded: record.was_refunded,
         })
@@ -170,15 +233,15 @@ impl Uses {
 
     /// Returns true if the last use is identical to this one.
     pub fn ends_with(&self, other: &LoadedUse<'_>) -> bool {
-        let record = self
+        let found = self
             .last_sequence
             .filter(|last| *last == other.sequence && other.number == self.last)
             .and_then(|last| self.find(u32::try_from(last.get()).ok()?));
-        record.is_some_and(|record| {
+        found.is_some_and(|(record, order)| {
             record.kind == other.kind
-                && record.order.as_deref() == other.order
-                && record.order.as_ref().map(|_| record.figures) == other.figures
-                && (record.hold_until, record.returns) == (other.hold_until, other.returns)
+                && order == other.order
+                && order.map(|_| record.figures) == other.figures
+                && (record.hold_until(), record.returns) == (other.hold_until, other.returns)
                 && record.at == other.at
         })
     }
@@ -208,109 +271,129 @@ impl Uses {
         let (true, Some(sequence)) = (fits, sequence) else {
             return Err(InconsistentUse::Value(next.number));
         };
-        let before = self.find(sequence).map(|record| record.kind);
+        let before = self.find(sequence).map(|(record, _)| record.kind);
         self.counts = self.counts.after(before, next.kind, next.returns);
-        self.put(Record {
-            at: next.at,
-            hold_until: next.hold_until,
-            figures: next.figures.unwrap_or(Figures {
-                amount: 0,
-                discount: 0,
-            }),
-            order: next.order.map(Box::from),
-            sequence,
-            kind: next.kind,
-            returns: next.returns,
-            has_released: next.kind == UseKind::Released,
-            was_refunded: next.kind == UseKind::Refunded,
-        });
+        self.put(sequence, next);
         (self.last, self.last_sequence) = (expected, Some(next.sequence));
         Ok(())
     }
 
     /// Returns how many bytes of memory they take, with orders counted as the allocator rounds them.
     pub fn bytes(&self) -> usize {
-        let earlier = self.earlier.values();
-        let lists = self.blocks.iter().chain(earlier.clone());
-        let records = lists.clone().map(|list| list.capacity() * size_of::<Record>());
-        let orders = lists.flatten().filter_map(|record| record.order.as_ref());
-        let orders = orders.map(|order| order.len().next_multiple_of(16));
-        let indexes = self.place_of.allocation_size() + self.earlier.allocation_size();
-        records.sum::<usize>() + orders.sum::<usize>() + indexes
+        let of_block =
+            |block: &Block| block.records.capacity() * size_of::<Record>() + block.texts.capacity();
+        let blocks = self.blocks.iter().map(of_block).sum::<usize>();
+        let of_list = |list: &Vec<EarlierOrder>| {
+            let orders = list
+                .iter()
+                .map(|earlier| earlier.order.len().next_multiple_of(16));
+            list.capacity() * size_of::<EarlierOrder>() + orders.sum::<usize>()
+        };
+        let earlier = self.earlier.values().map(of_list).sum::<usize>();
+        blocks + earlier + self.place_of.allocation_size() + self.earlier.allocation_size()
     }
 
-    /// Puts a record in the place of its issuance.
-    fn put(&mut self, mut record: Record) {
-        let Self {
-            blocks,
-            count,
-            place_of,
-            hasher,
-            earlier,
-            ..
-        } = self;
-        let sequence = record.sequence;
+    /// Puts a use in the place of its issuance.
+    fn put(&mut self, sequence: u32, next: &LoadedUse<'_>) {
+        let mut record = Record {
+            at: next.at,
+            hold_until: next.hold_until.map_or(NO_HOLD, Timestamp::as_micros),
+            figures: next.figures.unwrap_or(Figures {
+                amount: 0,
+                discount: 0,
+            }),
+            sequence,
+            text: 0,
+            order_room: 0,
+            order_bytes: 0,
+            kind: next.kind,
+            returns: next.returns,
+            has_released: next.kind == UseKind::Released,
+            was_refunded: next.kind == UseKind::Refunded,
+        };
+        if let Some(place) = self.place(sequence) {
+            return self.replace(place, record, next.order);
+        }
+        if self
+            .blocks
+            .last()
+            .is_none_or(|block| block.records.len() == BLOCK_RECORDS)
+        {
+            self.blocks
+                .push(self.blocks.last().map_or_else(Block::default, Block::successor));
+        }
+        if let Some(block) = self.blocks.last_mut() {
+            block.write(&mut record, next.order);
+            block.records.push(record);
+        }
+        let (place, blocks, hasher) = (self.count, &self.blocks, &self.hasher);
+        self.count += 1;
         let hash = |sequence: u32| hasher.hash_one(sequence);
-        let found = place_of.find(hash(sequence), |&place| at(blocks, place).sequence == sequence);
-        if let Some(&place) = found {
-            let (block, place) = split(place);
-            let old = &mut blocks[block][place];
-            // The same order mostly goes on, and its text is kept.
-            if old.order == record.order {
-                record.order = old.order.take();
-                record.follow(old);
-                *old = record;
-            } else {
-                let is_own = |other: &Record| other.order == record.order;
-                if let Some(orders) = earlier.get_mut(&sequence)
-                    && let Some(own) = orders.iter().position(is_own)
-                {
-                    record.follow(&orders.remove(own));
-                }
-                let displaced = std::mem::replace(old, record);
-                if displaced.has_released || displaced.was_refunded {
-                    remember(earlier.entry(sequence).or_default(), displaced);
-                }
-            }
-            return;
-        }
-        if blocks.last().is_none_or(|block| block.len() == BLOCK_RECORDS) {
-            let room = if blocks.is_empty() { 0 } else { BLOCK_RECORDS };
-            blocks.push(Vec::with_capacity(room));
-        }
-        if let Some(block) = blocks.last_mut() {
-            block.push(record);
-        }
-        let place = *count;
-        *count += 1;
-        place_of.insert_unique(hash(sequence), place, |&other| hash(at(blocks, other).sequence));
+        self.place_of
+            .insert_unique(hash(sequence), place, |&other| hash(at(blocks, other).sequence));
     }
 
-    fn find(&self, sequence: u32) -> Option<&Record> {
-        let place = self.place_of.find(self.hasher.hash_one(sequence), |&place| {
-            at(&self.blocks, place).sequence == sequence
-        });
-        place.map(|&place| at(&self.blocks, place))
+    /// Puts a use in the place of one before it of the same issuance.
+    fn replace(&mut self, place: u32, mut record: Record, order: Option<&str>) {
+        let (block, place) = split(place);
+        let block = &mut self.blocks[block];
+        let before = block.records[place];
+        let order_before = block.order(&before);
+        if order_before == order {
+            record.follow(&before);
+        } else {
+            let is_own = |earlier: &EarlierOrder| Some(&*earlier.order) == order;
+            if let Some(orders) = self.earlier.get_mut(&record.sequence)
+                && let Some(own) = orders.iter().position(is_own)
+            {
+                record.follow(&orders.remove(own).record);
+            }
+            if let Some(order) = order_before
+                && (before.has_released || before.was_refunded)
+            {
+                let orders = self.earlier.entry(record.sequence).or_default();
+                remember(orders, before, order);
+            }
+        }
+        (record.text, record.order_room) = (before.text, before.order_room);
+        block.write(&mut record, order);
+        block.records[place] = record;
+    }
+
+    fn place(&self, sequence: u32) -> Option<u32> {
+        let is_same = |&place: &u32| at(&self.blocks, place).sequence == sequence;
+        self.place_of
+            .find(self.hasher.hash_one(sequence), is_same)
+            .copied()
+    }
+
+    fn find(&self, sequence: u32) -> Option<(&Record, Option<&str>)> {
+        let (block, place) = split(self.place(sequence)?);
+        let record = &self.blocks[block].records[place];
+        Some((record, self.blocks[block].order(record)))
     }
 }
 
 /// Adds the latest use of an order that gave the issuance back.
-fn remember(earlier: &mut Vec<Record>, record: Record) {
+fn remember(earlier: &mut Vec<EarlierOrder>, record: Record, order: &str) {
     if earlier.len() == EARLIER_ORDERS_MAX {
         earlier.remove(0);
     }
     // Most issuances have one or none, and a vector would make room for four.
     earlier.reserve_exact(1);
-    earlier.push(record);
+    earlier.push(EarlierOrder {
+        record,
+        order: order.into(),
+    });
 }
 
 fn split(place: u32) -> (usize, usize) {
     (place as usize / BLOCK_RECORDS, place as usize % BLOCK_RECORDS)
 }
 
-fn at(blocks: &[Vec<Record>], place: u32) -> &Record {
+fn at(blocks: &[Block], place: u32) -> &Record {
     let (block, place) = split(place);
-    &blocks[block][place]
+    &blocks[block].records[place]
 }
 
 #[cfg(test)]

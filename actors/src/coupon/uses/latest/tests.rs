@@ -111,14 +111,14 @@ fn a_use_that_no_owner_can_have_written_is_refused() {
 }
 
 #[test]
-fn three_hundred_thousand_uses_take_less_than_50_megabytes() {
+fn three_hundred_thousand_uses_take_less_than_32_megabytes() {
     let mut uses = Uses::default();
     for number in 1..=300_000_u64 {
         let order = format!("0c8fb9d4-6a1e-4f0e-9c3b-{number:012}");
         uses.push(&reserved(number, number * 3, &order)).unwrap();
     }
-    assert!(uses.bytes() < 50_000_000, "{} bytes", uses.bytes());
-    assert!(size_of::<Record>() <= 72, "{}", size_of::<Record>());
+    assert!(uses.bytes() < 32_000_000, "{} bytes", uses.bytes());
+    assert_eq!(size_of::<Record>(), 48);
 }
 
 fn released(number: u64, sequence: u64, order: &str) -> LoadedUse<'_> {
@@ -180,4 +180,20 @@ fn three_hundred_thousand_uses_of_which_all_were_given_back_take_less_than_50_me
         uses.push(&released(number + 1, sequence, &order)).unwrap();
     }
     assert!(uses.bytes() < 50_000_000, "{} bytes", uses.bytes());
+}
+
+#[test]
+fn orders_of_any_length_follow_each_other_and_take_at_most_two_rooms() {
+    let mut uses = Uses::default();
+    for number in 1..=500_u64 {
+        let order = "o".repeat(1 + (number * 7 % 64) as usize);
+        uses.push(&reserved(number, 7, &order)).unwrap();
+        let latest = uses.latest(Sequence::new(7)).unwrap();
+        assert_eq!(latest.order, Some(OrderId::parse(&order).unwrap()));
+    }
+    assert!(
+        uses.blocks[0].texts.len() <= 128,
+        "{}",
+        uses.blocks[0].texts.len()
+    );
 }
