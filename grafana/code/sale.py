@@ -147,7 +147,8 @@ def scrapes(source: Source, nodes: int) -> bool:
     """Returns true if Prometheus reaches this many nodes."""
     try:
         return len(source.instant("up == 1", time.time())) == nodes
-    except OSError:
+    except (OSError, ValueError):
+        # A server that starts answers with a text that is not JSON.
         return False
 
 
