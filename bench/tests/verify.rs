@@ -90,6 +90,50 @@ fn findings_exit_with_1_and_show_their_evidence() {
     );
 }
 
+/// Returns a use of the issuance, as answers show it, and the line of the step by which this order redeemed it.
+fn redeemed(order: &str, ms: u64) -> (String, String) {
+    let at = format!("2026-11-21T03:00:0{}.{:03}000Z", ms / 1_000, ms % 1_000);
+    let shown = format!(
+        r#""kind":"redeemed","order_id":"{order}","order_amount":50,"discount":0,"hold_until":null,"at":"{at}""#
+    );
+    let issuance = ISSUANCE.trim_end_matches('}');
+    let (call_us, answer_us) = (BEGIN_US + ms * 1_000 - 100, BEGIN_US + ms * 1_000 + 100);
+    let step = format!(
+        r#"{{"step":{{"call_us":{call_us},"answer_us":{answer_us},"issuance":"42-1","step":"redeem","body":{{"order_id":"{order}","order_amount":50}},"answer":{{"status":200,"body":{issuance},"use":{{{shown}}}}}}}}}}}"#
+    );
+    (shown, step)
+}
+
+#[test]
+fn uses_are_judged_and_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let (one, redeem_one) = redeemed("one", 2_000);
+    let (other, redeem_other) = redeemed("other", 3_000);
+    let line = |number: u32, shown: &str| format!(r#"{{"issuance_id":"42-1","number":{number},{shown}}}"#);
+    let both = format!("{COUPON}\n{ISSUANCE}\n{}\n", line(1, &one));
+    let rows_of_one = rows(directory.path(), &both);
+    let output = verify(
+        directory.path(),
+        &(history() + &redeem_one + "\n"),
+        &["--rows", &rows_of_one],
+    );
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(
+        text.contains("uses stored") && text.contains("requests: redeem done"),
+        "{text}"
+    );
+    let rows_of_both = rows(directory.path(), &format!("{both}{}\n", line(2, &other)));
+    let history = history() + &redeem_one + "\n" + &redeem_other + "\n";
+    let output = verify(directory.path(), &history, &["--rows", &rows_of_both]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("FOUND: redeemed twice") && text.contains("line 5: {\"step\""),
+        "{text}"
+    );
+}
+
 #[test]
 fn bad_input_exits_with_2_and_names_file_and_line() {
     let directory = tempfile::tempdir().unwrap();
@@ -150,10 +194,11 @@ fn answer(mut stream: TcpStream, pages: &[(&str, String)]) {
     }
 }
 
-#[test]
-fn rows_are_read_over_http_page_by_page() {
+/// Returns the pages of a service in which the issuance has this use, by path.
+fn pages(shown: &str) -> Vec<(&'static str, String)> {
     let other = COUPON.replace("\"id\":42", "\"id\":43");
-    let pages = vec![
+    let used = format!(r#"{},"use":{{{shown}}}}}"#, ISSUANCE.trim_end_matches('}'));
+    vec![
         (
             "/v1/coupons?limit=200",
             format!(r#"{{"items":[{other}],"next_cursor":"c"}}"#),
@@ -164,15 +209,26 @@ fn rows_are_read_over_http_page_by_page() {
         ),
         (
             "/v1/coupons/42/issuances?after_sequence=0&limit=200",
-            format!(r#"{{"items":[{ISSUANCE}],"next_cursor":"d"}}"#),
+            format!(r#"{{"items":[{used}],"next_cursor":"d"}}"#),
         ),
         (
             "/v1/coupons/42/issuances?after_sequence=1&limit=200",
             r#"{"items":[],"next_cursor":null}"#.to_owned(),
         ),
-    ];
-    let url = serve(Box::leak(pages.into_boxed_slice()));
+        (
+            "/v1/issuances/42-1/uses?limit=200",
+            format!(r#"{{"items":[{{"number":1,{shown}}}],"next_cursor":null}}"#),
+        ),
+    ]
+}
+
+#[test]
+fn rows_are_read_over_http_page_by_page() {
+    let (shown, redeem) = redeemed("one", 2_000);
+    let url = serve(Box::leak(pages(&shown).into_boxed_slice()));
     let directory = tempfile::tempdir().unwrap();
+    let history = history() + &redeem + "\n";
+    let history = || history.clone();
     let output = verify(
         directory.path(),
         &history(),
