@@ -123,7 +123,7 @@ impl Ledger {
         self.coupon.version + self.uses.counts().returned
     }
 
-    /// Returns the users that have an issuance. The first call takes a tenth of a second for a million. Later calls
+    /// Returns the users that have an issuance. The first call takes some 50 ms for a million. Later calls
     /// add who came since, so that a coupon that is sold out again soon has its notice again.
     pub(super) fn winners(&mut self) -> Arc<Filter> {
         let (issued, last) = (&self.issued, self.issued.last());
