@@ -103,7 +103,7 @@ def taken():
         section("Which steps are taken, and which are not"),
         lines(
             "Steps taken a second, by step",
-            "Steps that changed an issuance. redeem is with or without a reservation before it.",
+            "Steps that changed an issuance. redeem counts with and without a reservation before it.",
             [by("step", DONE)],
             "reqps",
             stacked=True,
