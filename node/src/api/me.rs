@@ -11,7 +11,6 @@ use crate::http::call::Call;
 use crate::http::json;
 use crate::http::query::Query;
 use crate::service::Service;
-use crate::service::auth::Kind;
 
 /// A principal as the API writes it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -31,10 +30,7 @@ pub(super) fn read(service: &Service, call: &Call) -> Answer {
     let principal = principal(service, call)?;
     let (kind, name) = principal.require_known()?;
     let body = MeBody {
-        kind: match kind {
-            Kind::User => "user",
-            Kind::Key => "key",
-        },
+        kind: kind.as_str(),
         name,
         role: principal.role().name(),
     };

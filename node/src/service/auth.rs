@@ -24,7 +24,7 @@ use std::time::SystemTime;
 use actors::ids::UserId;
 
 pub(crate) use self::key_ring::KeyRing;
-pub(crate) use self::principal::{Kind, Principal};
+pub(crate) use self::principal::Principal;
 pub(crate) use self::refused_tokens::TokenRefusal;
 pub(crate) use self::role::Role;
 pub(crate) use self::token::random_secret;

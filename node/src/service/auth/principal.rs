@@ -18,15 +18,6 @@ pub(crate) struct Principal {
     pub(super) is_named_by_header: bool,
 }
 
-/// What a principal is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// An end user.
-    User,
-    /// A named key.
-    Key,
-}
-
 impl Principal {
     /// Returns the user. Fails if the principal is not a user.
     pub(crate) fn require_user(&self) -> Result<&UserId, Error> {
@@ -102,10 +93,10 @@ impl Principal {
 
     /// Returns what the principal is, and its name. A key counts before a user: the role of the principal is
     /// that of the key. Fails if the principal is unknown.
-    pub(crate) fn require_known(&self) -> Result<(Kind, &str), Error> {
+    pub(crate) fn require_known(&self) -> Result<(AuthorKind, &str), Error> {
         match (&self.key, &self.user) {
-            (Some(key), _) => Ok((Kind::Key, key.as_str())),
-            (None, Some(user)) => Ok((Kind::User, user.as_str())),
+            (Some(key), _) => Ok((AuthorKind::Key, key.as_str())),
+            (None, Some(user)) => Ok((AuthorKind::User, user.as_str())),
             (None, None) if self.is_named_by_header => {
                 Err(self.unauthenticated(MissingCredentials::UserHeaderOrToken))
             }
@@ -116,10 +107,6 @@ impl Principal {
     /// Returns the principal as it is stored with what it asks for. Fails if the principal is unknown.
     pub(crate) fn author(&self) -> Result<Author, Error> {
         let (kind, name) = self.require_known()?;
-        let kind = match kind {
-            Kind::User => AuthorKind::User,
-            Kind::Key => AuthorKind::Key,
-        };
         // Names of keys are shorter than ids of users, which every author may have.
         Author::new(kind, name).ok_or(Error::Internal { applied: Some(false) })
     }
