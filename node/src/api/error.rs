@@ -169,7 +169,7 @@ fn refused(refusal: Refusal, codes: &Codes) -> Response {
     match refusal {
         Refusal::UnknownCoupon | Refusal::Closed | Refusal::Paused => problem.into_response(),
         Refusal::AlreadyIssued(used) => {
-            // As it is now, as everywhere in the API.
+            // Its state is that of now.
             let issuance = IssuanceBody::new(&used, codes, time::timestamp());
             problem.into_response_with(&Existing { issuance })
         }

@@ -33,8 +33,8 @@ use crate::service::list::{Cursor, whole_number};
 pub(super) struct IssuanceBody<'a> {
     #[schema(value_type = String, pattern = "^[1-9][0-9]{0,15}-[1-9][0-9]{0,15}$")]
     pub(super) id: Text<IssuanceId>,
-    /// Names the issuance towards people, in any path in which its id does. It is read without regard to case
-    /// and dashes, with `O` as 0, and `I` and `L` as 1.
+    /// A name of the issuance for people. Every path takes it in place of the id. It is read without regard
+    /// to case and dashes, with `O` as 0, and `I` and `L` as 1.
     #[schema(value_type = String, pattern = "^([0-9A-HJKMNP-TV-Z]{4}){5,9}$")]
     pub(super) code: Text<Code>,
     #[schema(minimum = 1, maximum = 9_007_199_254_740_991_usize)]
@@ -85,7 +85,7 @@ impl<'a> IssuanceBody<'a> {
         }
     }
 
-    /// An issuance that was never used, in the moment in which it was issued.
+    /// A new issuance, which was never used.
     pub(super) fn issued(issuance: &'a Issuance, codes: &Codes) -> Self {
         Self {
             id: Text(issuance.id),
@@ -232,8 +232,8 @@ pub(super) async fn read(service: &Service, call: &Call) -> Answer {
     ))
 }
 
-/// Reads the id or the code in a path. A wrong code is refused as an issuance that does not exist, without a read
-/// of the database.
+/// Reads the id or the code in a path. A wrong code is refused like an unknown issuance, without a read of
+/// the database.
 pub(super) fn issuance_id(service: &Service, call: &Call) -> Result<IssuanceId, Error> {
     let text = call.parameter();
     let id = IssuanceId::parse(text);

@@ -87,15 +87,15 @@ pub(super) enum Access {
     Issuer,
     /// Administrators and operators, who change coupons.
     Admin,
-    /// Those, and services, which use issuances.
+    /// Administrators, operators and services: those that use issuances.
     AdminOrService,
-    /// Those, and users, for what is theirs, if `coupon.user_may_reserve` is set.
+    /// The same; and if `coupon.user_may_reserve` is set, users, for their own issuances.
     Reserver,
-    /// Those who may read everything: administrators, operators and viewers.
+    /// Administrators, operators and viewers, who may read everything.
     Reader,
-    /// Those, and services.
+    /// The same, and services.
     ReaderOrService,
-    /// Those who may read everything; and users, what is theirs.
+    /// Administrators, operators and viewers; and users, for their own issuances.
     UserOrReader,
 }
 

@@ -35,16 +35,16 @@ pub(super) struct StatisticsBody {
     /// Only what happened before is counted.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     to: Option<Text<Timestamp>>,
-    /// The moment of which all figures are, at most 5 s ago.
+    /// The moment that all figures show, at most 5 s ago.
     #[schema(value_type = String, format = DateTime)]
     as_of: Text<Timestamp>,
     total: TallyBody,
-    /// By time; those in which nothing happened are left out.
+    /// By time; buckets in which nothing happened are left out.
     #[schema(max_items = 1000)]
     buckets: Vec<TallyBody>,
 }
 
-/// How often something happened. Each use counts when it happened, also if another one followed.
+/// How often something happened. A use counts even if another one followed.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Tally)]
 pub(super) struct TallyBody {
@@ -55,13 +55,13 @@ pub(super) struct TallyBody {
     /// Issuances.
     #[schema(minimum = 0)]
     issued: u64,
-    /// Reservations. A redemption of an issuance that was not reserved is none.
+    /// Reservations, without redemptions that reserve and redeem at once.
     #[schema(minimum = 0)]
     reserved: u64,
     /// Redemptions.
     #[schema(minimum = 0)]
     redeemed: u64,
-    /// Reservations that were given back. One that only lapsed is none.
+    /// Reservations that were given back, without holds that lapsed.
     #[schema(minimum = 0)]
     released: u64,
     /// Redemptions that were given back.

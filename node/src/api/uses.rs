@@ -299,8 +299,8 @@ fn revocation(call: &Call) -> Result<Option<Step>, RequestError> {
     }))
 }
 
-/// Takes a step. A missing right is reported first, then a wrong name of the issuance, then a wrong body. `allow`
-/// returns the user whose issuances alone the principal may use, if it is limited to them.
+/// Takes a step. A missing right is reported first, then a wrong id or code, then a wrong body. `allow`
+/// checks the right, and returns the user if the principal may use only this user's issuances.
 async fn take(
     service: &Service,
     call: &Call,
@@ -310,7 +310,7 @@ async fn take(
     let principal = principal(service, call)?;
     let of_user = allow(service, &principal)?;
     let id = issuance_id(service, call)?;
-    // A body without a step was refused.
+    // There is no step only if the body was refused, which has returned above.
     let step = step(call)?.ok_or(service::Error::Internal { applied: Some(false) })?;
     let (used, replayed) = service
         .use_issuance(id, of_user, &principal, step, &call.head.span)

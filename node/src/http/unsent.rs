@@ -3,7 +3,7 @@
 //! Each connection has a buffer of its own, which holds small responses. The body of a larger response is
 //! counted from the moment it exists until its last part is in that buffer. What exists once for all clients,
 //! like a file in the program, takes no memory and is not counted. A part of the bound is reserved for
-//! operators, who otherwise could not see what holds the rest.
+//! operators, who must see what holds the rest.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -19,8 +19,8 @@ pub const UNSENT_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// once, which is a fraction of its buffer.
 pub(super) const PORTION_BYTES: usize = 16 * 1024;
 
-/// Number of parts into which the bound is divided. One part is the reserve for responses that must be sent
-/// while clients that do not read hold the rest, as such a client is found in them.
+/// Number of parts into which the bound is divided. One part is the reserve for operators: their responses
+/// show which clients hold the rest and do not read.
 const PARTS: usize = 4;
 
 /// Number of parts into which what is not reserved is divided. One address may take one part, so that other

@@ -1,8 +1,8 @@
-//! Words of others in the log.
+//! Texts of clients and other programs in the log.
 
 use std::fmt::{self, Display, Write as _};
 
-/// Maximum number of characters that a line quotes: enough for every name that means something.
+/// Maximum number of characters of a text that a line quotes: enough for all names in use.
 const QUOTED_CHARS_MAX: usize = 64;
 
 /// Shows the first characters of a text that a client or another program chose, which may be kilobytes.

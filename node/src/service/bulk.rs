@@ -20,8 +20,8 @@ pub(crate) const USERS_MAX: usize = 1_000;
 /// Maximum number of calls in progress on a node; further calls are refused at once.
 const CALLS_MAX: usize = 16;
 
-/// Maximum number of requests of a call whose results it waits for. An owner stores them in one batch, which
-/// takes little longer than storing a single one.
+/// Maximum number of requests of a call that are under way at the same time. An owner stores them in one
+/// batch, which takes little longer than storing a single one.
 const WINDOW: usize = 64;
 
 /// Admits calls.
@@ -34,7 +34,7 @@ impl Default for BulkCalls {
     }
 }
 
-/// What became of one user's request.
+/// The result of one user's request.
 #[derive(Debug)]
 pub(crate) struct BulkResult {
     /// The user.
@@ -68,9 +68,9 @@ impl Service {
         let issue = |user: UserId, span| self.issue_to_one(until, coupon, user, key, span);
         let mut results = Vec::with_capacity(users.len());
         let mut users = users.into_iter();
-        // The first request is answered before others are sent. Then the owner is loaded, and takes requests in
-        // the order in which they are sent. And if there is no such coupon, that is the answer to the call. Only
-        // this request is traced: a thousand of them would fill a trace.
+        // The first request is answered before others are sent, so that the owner is loaded and takes them in
+        // the order in which they are sent. If there is no such coupon, that is the answer to the call. Only
+        // this request is traced, because a thousand would fill a trace.
         if let Some(user) = users.next() {
             let first = issue(user, span).await;
             if let Err(Error::Refused(Refusal::UnknownCoupon)) = first.issued {
@@ -78,8 +78,8 @@ impl Service {
             }
             results.push(first);
         }
-        // The window polls requests in the order in which they enter it, and a request is sent when it is polled
-        // first.
+        // The window polls requests in the order in which they enter it, and a request is sent when it is
+        // first polled.
         let mut rest = stream::iter(users.map(|user| issue(user, &untraced))).buffered(WINDOW);
         while let Some(result) = rest.next().await {
             results.push(result);
@@ -87,7 +87,7 @@ impl Service {
         Ok(results)
     }
 
-    /// Issues the coupon to one of the users, until then.
+    /// Issues the coupon to one of the users, at the latest by `until`.
     async fn issue_to_one(
         &self,
         until: Instant,

@@ -16,8 +16,9 @@ use super::engine::Setback;
 /// database learns of a new secret within ten.
 const READ_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Time after the last read within which this node knows every secret that codes are signed under. The
-/// difference to [`SECRET_USED_AFTER`] covers the time that storing a secret takes, and differences of clocks.
+/// Time after a read of the secrets in which no code can be signed under a secret that was not read. The
+/// difference to [`SECRET_USED_AFTER`] covers the time that storing a secret takes, and differences of
+/// clocks.
 const KNOWN_FOR: Duration = Duration::from_secs(45);
 const _: () = assert!(KNOWN_FOR.as_secs() + 15 <= SECRET_USED_AFTER.as_secs());
 
@@ -33,7 +34,7 @@ struct Known {
     read_at: Option<Instant>,
 }
 
-/// Why the secrets are not there.
+/// Why the secrets could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum CodesError {
     /// The database did not answer.
@@ -44,7 +45,8 @@ pub enum CodesError {
     Missing,
 }
 
-/// Codes of a node that has not read the secrets. No issuance is shown before, so the secret is any.
+/// Codes of a node that has not read the secrets yet. It shows no issuance before, so the secret does not
+/// matter.
 impl Default for Codes {
     fn default() -> Self {
         Self::of_known(CodeSecrets::unknown(), None)
@@ -61,7 +63,7 @@ impl Codes {
         let mut read_at = Instant::now();
         let mut secrets = rows.code_secrets().await?;
         if secrets.is_empty() {
-            // Another node may be first, and then this one may be refused.
+            // If another node is first, the database may refuse this statement.
             let made = rows.make_first_code_secret().await;
             read_at = Instant::now();
             secrets = rows.code_secrets().await?;
@@ -126,7 +128,7 @@ impl Codes {
 }
 
 impl Known {
-    /// Returns true if no code is signed under another secret than these.
+    /// Returns true if these are all secrets under which codes can be signed.
     fn are_all(&self) -> bool {
         self.read_at.is_some_and(|at| at.elapsed() < KNOWN_FOR)
     }
@@ -171,7 +173,7 @@ mod tests {
         ));
         let unread = Codes::default().find(&typed(&code));
         assert!(matches!(unread, Err(Error::Setback(Setback::StoreUnavailable))));
-        // Good codes need no database.
+        // Valid codes need no database.
         let codes = known(std::slice::from_ref(&first), KNOWN_FOR);
         assert!(matches!(codes.find(&typed(&codes.of(id()))), Ok(found) if found == id()));
     }

@@ -1,10 +1,10 @@
 //! Lists of coupons. A list is searched step by step, newest first, until its page is full or the list ends.
 //!
-//! A search may examine all coupons, so searches must not hold up other reads. They take turns, one short step at
-//! a time, in snapshots that they share (`search_snapshots`): a page is of one moment. Requests for the same list share one search, and its result is
-//! used for a second. The number of searches in progress is bounded for each client and for the node.
-//! A search that finds nothing in the time of a request fails, and the next request for the same list goes on
-//! where it ended (`search_progress`).
+//! A search may examine all coupons, so searches must not hold up other reads. They take turns, one short
+//! step at a time, in snapshots that they share (`search_snapshots`), so that a page is of one moment.
+//! Requests for the same list share one search, and its result is used for a second. The number of searches
+//! in progress is bounded for each client and for the node. A search that finds nothing in the time of a
+//! request fails, and the next request for the same list goes on where it ended (`search_progress`).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -190,14 +190,15 @@ struct Search {
 }
 
 impl Search {
-    /// Searches until [`WANTED`] coupons are found or the list ends, or until too late.
+    /// Searches until [`WANTED`] coupons are found, the list ends, or the search has taken too long.
     async fn run(self) -> StoreResult<CouponList> {
         let began = Instant::now();
         let is_search = !self.key.filter.is_empty();
         let progress = is_search.then(|| self.progress.begin(&self.key, time::moment()));
         let (progress, skip) = progress.unzip();
         let mut skip = skip.flatten();
-        // This begins after the progress, so that it shows what the progress does not know to be changed.
+        // The snapshot begins after the progress was read, so it shows every change that the progress does
+        // not know.
         let snapshot = match is_search {
             true => Some(self.snapshots.join(&self.engine).await?),
             false => None,

@@ -3,8 +3,8 @@
 //! An export has what was stored when it began: it ends with the highest sequence of that moment, however many
 //! are issued meanwhile. What became of an issuance is shown as of the moment in which its portion was read.
 //!
-//! All exports of a node read one portion at a time, and only so many rows a second. So they take one of the
-//! connections for reads, and a small part of the processors and of the database, whatever their number is.
+//! All exports of a node read one portion at a time, and only so many rows a second. So together they take
+//! one of the connections for reads, and a small part of the processors and of the database.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub(crate) const PORTION_ROWS: u32 = 400;
 pub(super) struct Exports {
     pub(super) places: Admission,
     rows_per_second: f64,
-    /// When the next portion may be read. Whoever reads one holds this.
+    /// When the next portion may be read. Locked while a portion is read.
     turn: Mutex<Instant>,
 }
 
@@ -104,7 +104,7 @@ impl Export {
         read.map(Some)
     }
 
-    /// Reads this many rows in turn.
+    /// Waits for its turn and reads this many rows.
     async fn read(&self, rows: u32) -> Result<Vec<UsedIssuance>, Error> {
         let mut turn = self.exports.turn.lock().await;
         tokio::time::sleep_until(*turn).await;

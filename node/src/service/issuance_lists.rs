@@ -1,8 +1,8 @@
 //! Lists of issuances: of a user, and of a coupon, by state, with quotes and with the coupon. Everything that one
 //! page shows is of one moment, after the request.
 //!
-//! A list of a whole coupon by state is a search, like that of a list of coupons: it takes steps until its page
-//! is full, in turn with other searches and within the same bounds.
+//! A list of a whole coupon by state is a search, as a list of coupons is: it takes steps until its page is
+//! full, in turn with other searches and within the same bounds.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -27,8 +27,8 @@ use super::{Error, Service};
 /// Number of sequences that one step examines: few enough that no step takes longer than some milliseconds.
 const STEP: u32 = 4_000;
 
-/// Maximum number of uses after which a search examines the used issuances again. If there were more, it begins
-/// anew.
+/// Maximum number of issuances used since an earlier search that are examined again. If there are more, the
+/// search begins anew.
 const USED_MAX: u32 = 256;
 
 /// What a list of issuances shows.
@@ -166,8 +166,8 @@ struct Search {
 }
 
 impl Search {
-    /// Searches until the page is full or the list ends, or until too late. Returns what was found, and the time
-    /// of the snapshot; `None` if the coupon does not exist.
+    /// Searches until the page is full, the list ends, or the search has taken too long. Returns what was
+    /// found, and the time of the snapshot; `None` if the coupon does not exist.
     async fn run(mut self) -> StoreResult<Option<(IssuancePage, Timestamp)>> {
         let (IssuancesOf::Coupon { coupon, after, .. }, Some(state)) =
             (self.query.of.clone(), self.query.state)
@@ -212,8 +212,8 @@ impl Search {
         }
     }
 
-    /// Returns where the search goes on, and what it finds among the issuances that an earlier request has
-    /// examined in vain and that were used since.
+    /// Returns where the search goes on. Also returns what it finds among issuances that did not match in an
+    /// earlier search and were used since.
     async fn begin(&self, snapshot: &SearchSnapshot, key: &ListKey) -> StoreResult<(IssuancePage, Examined)> {
         let (coupon, _, after) = *key;
         let mut found = IssuancePage::default();

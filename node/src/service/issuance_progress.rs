@@ -1,9 +1,9 @@
-//! How far searches for issuances have come that found nothing in the time of a request, so that the next request
-//! for the same list goes on there.
+//! The progress of searches for issuances that found nothing in the time of a request. The next request for
+//! the same list goes on from there.
 //!
-//! What happened to the examined issuances meanwhile is in the rows of uses, which are only added: the issuances
-//! that were used since are examined again, whichever node decided it. Only what time alone changed (a hold that
-//! lapsed, an end of use that passed) is missed until the progress is forgotten.
+//! What happened to the examined issuances meanwhile is in the rows of uses, which are only added: the
+//! issuances that were used since are examined again, whichever node decided it. A change by time alone (a
+//! hold that lapsed, an end of use that passed) is missed until the progress is forgotten.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -33,18 +33,18 @@ pub(super) struct Examined {
     pub(super) begun: Moment,
 }
 
-/// Searches, by what they are for.
+/// The progress of each search, by its list.
 #[derive(Debug, Default)]
 pub(super) struct IssuanceProgress(Mutex<HashMap<ListKey, Examined>>);
 
 impl IssuanceProgress {
-    /// Returns what a search need not examine again.
+    /// Returns what an earlier search for the list has examined, if it is still kept.
     pub(super) fn find(&self, key: &ListKey, now: Moment) -> Option<Examined> {
         let examined = self.searches().get(key).copied();
         examined.filter(|examined| now.since(examined.begun) < KEPT)
     }
 
-    /// Notes how far a search has come that found nothing.
+    /// Stores the progress of a search that has found nothing so far.
     pub(super) fn advance(&self, key: ListKey, examined: Examined) {
         let mut searches = self.searches();
         if searches.len() >= PROGRESS_MAX && !searches.contains_key(&key) {

@@ -1,8 +1,8 @@
 //! The snapshots in which searches take their steps, so that what one search finds is of one moment.
 //!
 //! A snapshot takes a connection, and the database keeps what is older for as long as it exists. So searches
-//! share snapshots: those that wait for a place get the same one, which begins after all of them. Their steps
-//! take turns, so that the other connections for reads are free for short reads.
+//! share snapshots: those that wait for a place get the same one, which begins after all of them asked. Their
+//! steps take turns, so that the other connections for reads are free for short reads.
 
 use std::ops::Deref;
 use std::sync::{Arc, Weak};
@@ -15,14 +15,14 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use super::engine::{CouponEngine, StoreResult};
 
-/// Maximum number of snapshots at the same time. The store has as many connections for reads more than it
-/// would have without them.
+/// Maximum number of snapshots at the same time. The store has this many additional connections for reads.
 const SNAPSHOTS_MAX: usize = 3;
 
 /// Number of steps that run at the same time.
 const STEPS_MAX: usize = 1;
 
-/// How long a search waits for its snapshot. A search takes at most as long, so a place becomes free.
+/// Maximum time that a search waits for a snapshot. No search takes longer than this, so a place becomes free
+/// by then.
 const WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// The snapshots of searches in progress.
@@ -118,7 +118,7 @@ impl Deref for Turn<'_> {
     }
 }
 
-/// The error of a search that took too long.
+/// Returns the error of a search that took too long.
 pub(super) fn too_long() -> StoreError {
     StoreError::NotStored("searching a list took too long".to_owned())
 }

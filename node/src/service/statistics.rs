@@ -30,7 +30,7 @@ const COMPUTATIONS_MAX: usize = 1;
 /// Statistics as they are shown.
 #[derive(Debug)]
 pub(crate) struct CouponStatistics {
-    /// The statistics; if they are too long, not all of them.
+    /// The statistics. Some buckets are missing if `is_too_long`.
     pub(crate) statistics: Statistics,
     /// The time of the snapshot from which they were computed.
     pub(crate) as_of: Timestamp,
@@ -61,8 +61,8 @@ impl Default for Computations {
 }
 
 impl Computations {
-    /// Returns the computation for this request. If there are too many, forgets the one that was not asked for
-    /// longest.
+    /// Returns the computation for this request. If there are too many, evicts the one that was requested
+    /// least recently.
     fn computation(&self, query: &StatisticsQuery, now: Moment) -> Arc<Computation> {
         let mut kept = lock(&self.kept);
         if kept.len() >= KEPT_MAX && !kept.contains_key(query) {
@@ -93,7 +93,8 @@ impl Computation {
         recent.map(|(answer, _)| Arc::clone(answer))
     }
 
-    /// Goes on until all rows are read, or until too late. `None` if the coupon does not exist.
+    /// Goes on until all rows are read. Fails if that takes too long; the next call goes on then. `None` if
+    /// the coupon does not exist.
     async fn go_on(
         &self,
         engine: &CouponEngine,
@@ -103,7 +104,7 @@ impl Computation {
     ) -> StoreResult<Option<Arc<CouponStatistics>>> {
         let mut so_far = self.so_far.lock().await;
         let begun = time::moment();
-        // Another request may have had it computed meanwhile.
+        // Another request may have computed it meanwhile.
         if let Some(answer) = self.answer(begun) {
             return Ok(Some(answer));
         }
@@ -114,7 +115,7 @@ impl Computation {
             if started.elapsed() >= FRUITLESS_TIME_MAX {
                 return Err(too_long());
             }
-            // After an error it begins anew.
+            // An error drops what was read so far: then the next request begins anew.
             let taken = std::mem::take(&mut *so_far);
             let step = snapshot.turn().await?.statistics(query, taken).await?;
             let Some(step) = step else { return Ok(None) };

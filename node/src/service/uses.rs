@@ -15,8 +15,8 @@ use super::list::Page;
 use super::{Error, Service, issuance_lists};
 
 impl Service {
-    /// Asks the owner to take a step with an issuance, which must belong to `of_user` if that is given. Returns
-    /// the issuance, and true if the step had been taken before.
+    /// Asks the owner to take a step with an issuance. If `of_user` is given, the issuance must belong to
+    /// that user. Returns the issuance, and true if the step had been taken before.
     pub(crate) async fn use_issuance(
         &self,
         id: IssuanceId,
@@ -43,7 +43,7 @@ impl Service {
             .use_issuance(id.coupon, request, deadline, span)
             .await;
         if is_change {
-            // What was given back may be issued again.
+            // Quantity that was given back may be issued again.
             self.copies.forget(id.coupon);
             self.lists.changed(id.coupon);
         }
@@ -54,8 +54,8 @@ impl Service {
         })
     }
 
-    /// Returns the user whose issuances alone the principal may reserve and release; `None` if it may do so
-    /// with all.
+    /// Checks that the principal may reserve and release issuances. Returns the user to whose issuances this
+    /// is limited; `None` if it may use all.
     pub(crate) fn may_reserve(&self, principal: &Principal) -> Result<Option<UserId>, Error> {
         if self.user_may_reserve && !principal.may_use() {
             return principal.require_user().cloned().map(Some);

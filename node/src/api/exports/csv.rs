@@ -1,8 +1,9 @@
 //! Lines of CSV (RFC 4180).
 //!
-//! A spreadsheet runs a cell that begins with `=`, `+`, `-` or `@`, also after a tab or a carriage return. User
-//! ids and the ids of orders may begin so. Such a cell gets an apostrophe in front, and so does one that begins
-//! with an apostrophe. So readers get the value of any cell if they take off one apostrophe at its beginning.
+//! A spreadsheet runs a cell that begins with `=`, `+`, `-` or `@`, also after a tab or a carriage return.
+//! User ids and the ids of orders may begin so. Such a cell gets an apostrophe in front, and so does a cell
+//! that begins with an apostrophe. So a reader gets every value by removing one apostrophe from the beginning
+//! of its cell.
 
 use std::fmt::Display;
 use std::io::Write;

@@ -57,8 +57,8 @@ pub(super) fn operation(name: &str) -> &'static str {
         }
         "patch_coupon" => {
             "Fields that are absent stay as they are, and so do pairs of `metadata`. `per_user_limit` and \
-             `status` cannot be patched. `total_quantity` cannot go below the number issued. After `OUTCOME_UNKNOWN`, the same \
-             `Idempotency-Key` tells what became of the change."
+             `status` cannot be patched. `total_quantity` cannot go below the number issued. After \
+             `OUTCOME_UNKNOWN`, the same `Idempotency-Key` tells what became of the change."
         }
         "pause_coupon" | "resume_coupon" | "close_coupon" => {
             "The body may be absent. A repetition is answered 200 and changes nothing. A closed coupon stays \
@@ -97,9 +97,9 @@ fn of_issuing(name: &str) -> &'static str {
             "Each result has the `status` that a single request would have been answered with, and either \
              `issuance` or `code`. The `Idempotency-Key` counts for each user, so a repeated call tells what \
              became of each, and issues to those who have nothing yet. The users reach the coupon's queue in \
-             the order of the list. Their rates do not count. If the deadline passes on the way, those results \
-             are `OVERLOADED` (nothing was issued) or `OUTCOME_UNKNOWN`. The call itself is refused only if \
-             nothing was issued."
+             the order of the list. `limits.user_rate` does not apply. Results that the deadline cuts off are \
+             `OVERLOADED` (nothing was issued) or `OUTCOME_UNKNOWN`. The call itself is refused only if nothing \
+             was issued."
         }
         "export_csv" => {
             "The header line names the cells. A cell that begins with one of `= + - @ '` has an apostrophe in \
@@ -150,9 +150,7 @@ fn of_a_use(name: &str) -> &'static str {
             "With `usable` false, `code` is the code with which a reservation by a new order would be refused. A \
              reservation fixes what a quote says, unless the coupon or its state changes in between."
         }
-        "issuance_uses" => {
-            "Uses are only added. `by` is who asked: a key or a user, with a word before the name that says which."
-        }
+        "issuance_uses" => "Uses are only added. `by` is who asked, like `key:shop` or `user:alice`.",
         "reserve_issuance" => {
             "The discount is fixed, also if the coupon changes before it is redeemed. The hold lapses after \
              `hold` seconds. The order may still redeem then, unless another one was quicker. Users may \

@@ -28,7 +28,7 @@ pub(super) fn header(name: &str) -> Header {
         ),
         "Idempotent-Replayed" => (
             text.enum_values(Some(["true"])),
-            "present if the response repeats that to an earlier request with the same key",
+            "present if an earlier request with the same key, or the same step before, was served",
         ),
         "Retry-After" => (text.pattern(Some("^[0-9]+$")), "seconds to wait before a retry"),
         "Content-Disposition" => (text, "the name of the file"),
@@ -168,7 +168,7 @@ fn of_issuances(name: &str) -> (RefOr<Schema>, &'static str) {
         ),
         "state" => (
             text.enum_values(Some(LISTED_STATES)).into(),
-            "only issuances in this state; usable is the same as issued, which those that have expired are not",
+            "only issuances whose field state says this; usable is the same as issued",
         ),
         "expand" => (
             text.enum_values(Some(["coupon"])).into(),

@@ -7,7 +7,7 @@ use crate::service::engine::Change;
 
 /// Problems of every operation that needs credentials.
 pub(super) const CREDENTIALS: &[&str] = &["MALFORMED", "UNAUTHENTICATED", "KEYS_UNAVAILABLE", "FORBIDDEN"];
-/// Problems of every operation that anyone may call who is recognised.
+/// Problems of every operation that any authenticated client may call.
 const RECOGNISED: &[&str] = &["MALFORMED", "UNAUTHENTICATED", "KEYS_UNAVAILABLE"];
 /// Problems of every operation that reads the store.
 pub(super) const STORE: &[&str] = &["INTERNAL", "OVERLOADED", "STORE_UNAVAILABLE"];
@@ -23,9 +23,9 @@ pub(super) const OWNER: &[&str] = &["UNKNOWN_COUPON", "OWNER_MOVING", "OUTCOME_U
 
 /// Problems of every use of an issuance.
 const USE: &[&str] = &["UNKNOWN_ISSUANCE", "OWNER_MOVING", "OUTCOME_UNKNOWN"];
-/// Problems of a use if another one came before.
+/// Problems of a step that an earlier use causes.
 const HELD: &[&str] = &["ORDER_MISMATCH", "REVOKED", "REDEEMED", "RESERVED"];
-/// Problems of a use by a new order.
+/// Problems of a step by a new order.
 const USABLE: &[&str] = &["EXPIRED", "BELOW_MINIMUM"];
 
 pub(super) const fn json(status: u16, schema: &'static str, headers: &'static [&'static str]) -> Success {
