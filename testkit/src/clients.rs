@@ -34,7 +34,7 @@ pub fn from_environment(name: &str) -> Option<u64> {
         .map(|text| text.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
 }
 
-/// Keeps coupons and issuances from being changed.
+/// While this exists, no coupon is changed and no issuance is used.
 pub type Quiet = OwnedRwLockWriteGuard<()>;
 
 #[derive(Clone)]

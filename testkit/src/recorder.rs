@@ -107,7 +107,7 @@ impl HttpRecorder {
             .await
     }
 
-    /// Asks what an order would get. Returns the answer, or `None` if no answer came.
+    /// Requests a quote. Returns the answer, or `None` if no answer came.
     ///
     /// # Panics
     /// If this is no id of an issuance.
@@ -270,7 +270,7 @@ fn judge(lines: &str, rows: &Rows, options: &Options) -> Report {
     report
 }
 
-/// Keeps a history and the rows, and returns what is wrong with them, and where they are.
+/// Writes a history and the rows to files. Returns a message with the findings and the place of the files.
 fn accusation(report: &Report, lines: &str, rows: &Rows) -> String {
     let kept = match keep(lines, rows) {
         Ok(folder) => {

@@ -60,7 +60,7 @@ pub struct Terms {
     pub use_within_days: Option<u16>,
     /// The first moment at which the coupon cannot be used any more.
     pub use_until: Option<Timestamp>,
-    /// The time zone at the end of whose day the days to expiry end; without it they are of 24 hours.
+    /// The time zone in which days to expiry end at the end of the local day; without it they have 24 hours.
     pub time_zone: Option<SmolStr>,
     /// What it takes off an order.
     pub discount: Option<Discount>,
@@ -87,7 +87,7 @@ pub struct CouponRow {
     pub issued: u64,
     /// Time of the creation, by the clock of the node that made the coupon.
     pub created_at: Timestamp,
-    /// How many issuances are in which state, as the service says; `None` if that was not recorded.
+    /// How many issuances are in each state, as the service says; `None` if that was not recorded.
     pub uses: Option<UseCounts>,
 }
 

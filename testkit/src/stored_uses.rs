@@ -1,4 +1,4 @@
-//! Uses as the tables hold them, read from SQLite, MySQL or MariaDB past the service.
+//! Uses as the tables of SQLite, MySQL or MariaDB hold them, read without the service.
 
 use sqlx::mysql::MySqlConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;

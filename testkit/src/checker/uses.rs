@@ -23,7 +23,7 @@ struct UseFacts {
     caller: Option<usize>,
     answered: i64,
     answerer: Option<usize>,
-    /// The request that was answered with it, and not as a replay.
+    /// The request whose answer shows this use and is not marked as a replay.
     fresh: Option<usize>,
 }
 
@@ -40,11 +40,11 @@ pub(super) struct Uses<'h> {
     facts: Vec<UseFacts>,
     /// The earliest and the latest time at which each row was decided.
     bounds: Vec<(i64, i64)>,
-    /// Issuances with the indices of steps and quotes, sorted.
+    /// The steps and quotes of this coupon, sorted.
     asked: &'h [Asked],
 }
 
-/// A step or quote in the history. Sorted by coupon, issuance and place.
+/// The place of a step or quote in the history. The order is by coupon, issuance and place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Asked {
     pub(super) coupon: crate::ids::CouponId,
@@ -126,7 +126,7 @@ impl<'h> Uses<'h> {
             })
     }
 
-    /// Finds what answers say about the rows.
+    /// Stores what answers say about the rows in `facts`.
     fn attribute(&mut self, reporter: &mut Reporter<'_>) {
         for (place, call) in self.steps() {
             match &call.answer {
@@ -136,7 +136,7 @@ impl<'h> Uses<'h> {
                     self.read_done(place, call, index, *replayed, reporter);
                 }
                 StepAnswer::Refused(refusal) => self.read_refused(place, call, refusal),
-                // It may still be decided after the answer that leaves it open.
+                // It may even be decided after this answer.
                 StepAnswer::Unknown => self.may_have_made(place, call, i64::MAX, |_| true),
                 StepAnswer::NotApplied(_) => {}
             }
@@ -152,11 +152,11 @@ impl<'h> Uses<'h> {
         reporter: &mut Reporter<'_>,
     ) {
         let Some(index) = index else {
-            // `check_steps` finds it.
+            // `check_step` reports that no row fits.
             return;
         };
         self.decided_before(index, call, place);
-        // The service may have asked its owner twice by itself, and been answered once.
+        // The node may have repeated the request to the owner, and only the second one was answered.
         self.may_have_made(place, call, answered(call.span.answer), |_| true);
         if replayed || !fits(&call.step, self.rows[index]) {
             return;
@@ -191,7 +191,8 @@ impl<'h> Uses<'h> {
         if let Some(index) = index {
             self.decided_before(index, call, place);
         }
-        // The service may have asked twice, and the hold may have lapsed before it asked again.
+        // The node may have repeated the request to the owner, and the hold of the first one may have lapsed
+        // before.
         if matches!(call.step, Step::Reserve { .. }) {
             let until = answered(call.span.answer);
             let lapsed = until.saturating_add(self.tolerance);
@@ -211,7 +212,8 @@ impl<'h> Uses<'h> {
         }
     }
 
-    /// Notes that this request may have made each row that it fits, of those decided until then.
+    /// Makes this request the caller of each row that it fits and that was decided by `until`, if no earlier
+    /// request is known that may have made the row.
     fn may_have_made(&mut self, place: usize, call: &StepCall, until: i64, may: impl Fn(&UseRow) -> bool) {
         let sent = call.span.call.as_micros();
         let life = self.lives.get(&call.issuance.sequence);
@@ -234,7 +236,7 @@ impl<'h> Uses<'h> {
         }
     }
 
-    /// Finds rows that nobody asked for.
+    /// Finds rows that no request asked for.
     pub(super) fn check_requested(&self, reporter: &mut Reporter<'_>) {
         let unasked = self.rows.iter().zip(&self.facts);
         for (row, _) in unasked.filter(|(_, facts)| facts.caller.is_none()) {
@@ -320,7 +322,7 @@ impl<'h> Uses<'h> {
         }
     }
 
-    /// Checks that the coupon, and each row of which that is known, counts what the rows say.
+    /// Checks that the counts of the coupon, and those of each row if they are known, agree with the rows.
     pub(super) fn check_counts(&self, reporter: &mut Reporter<'_>) {
         let mut counts = UseCounts::default();
         let mut before: HashMap<Sequence, UseKind> = HashMap::new();

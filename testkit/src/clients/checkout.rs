@@ -1,4 +1,4 @@
-//! Orders that use issuances: they reserve, redeem, release and refund, repeat steps, and contend for few
+//! Orders that use issuances: they reserve, redeem, release and refund, repeat steps, and contend for a few
 //! issuances.
 
 use std::collections::VecDeque;
@@ -146,7 +146,7 @@ impl ClientTask {
         }
     }
 
-    /// Takes a step, again until there is a definite answer, and returns the status of that.
+    /// Takes a step, and repeats it until there is a definite answer. Returns its status.
     async fn step(&mut self, rng: &mut StdRng, issuance: &str, step: &str, body: &Value) -> u16 {
         loop {
             let address = self.any_address(rng);
@@ -159,7 +159,8 @@ impl ClientTask {
     }
 }
 
-/// Returns the coupons of a test, as they are made. The first has [`TOTAL`](super::TOTAL), the second no limit.
+/// Returns the bodies with which the coupons of a test are made. The first has [`TOTAL`](super::TOTAL), the
+/// second no limit.
 pub fn offers() -> [Value; 2] {
     let rate = json!({"title": "a rate", "total_quantity": super::TOTAL, "use_within_days": 30,
         "discount": {"kind": "rate", "value": 15}, "max_discount": 5_000, "min_order_amount": 2_000});
@@ -168,7 +169,7 @@ pub fn offers() -> [Value; 2] {
     [rate, amount]
 }
 
-/// Returns a patch of what the first coupon takes off.
+/// Returns a patch of the first coupon's discount.
 pub fn other_discount(rng: &mut StdRng) -> Value {
     json!({"discount": {"kind": "rate", "value": rng.random_range(1..=100)}, "max_discount": rng.random_range(1..9_000)})
 }

@@ -1,4 +1,4 @@
-//! Requests to use an issuance, and questions what an order would get.
+//! Requests to use an issuance, and requests for quotes.
 
 use super::Span;
 use crate::ids::{IssuanceId, OrderId};
@@ -187,7 +187,7 @@ impl StepRefusal {
     }
 }
 
-/// A question what an order would get.
+/// A request for a quote: what an order would get.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quote {
     /// The times of the call and the answer.
@@ -200,7 +200,7 @@ pub struct Quote {
     pub answer: QuoteAnswer,
 }
 
-/// The answer to a question what an order would get.
+/// The answer to a request for a quote.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum QuoteAnswer {
     /// What it would get.
@@ -214,7 +214,7 @@ pub enum QuoteAnswer {
         /// The code of the refusal, if the issuance cannot be used.
         refused: Option<String>,
     },
-    /// There is no other answer. Holds the answer's code or status, or `unknown`.
+    /// Any other answer. Holds its code or status, or `unknown` without an answer.
     Failed(String),
 }
 

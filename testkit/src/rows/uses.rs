@@ -84,7 +84,7 @@ pub struct UseRow {
     pub shown: ShownUse,
     /// True if a revocation gave the issuance back to the quantity.
     pub returns: bool,
-    /// What the row says that the coupon counts after it; `None` if that was not read.
+    /// The counts of the coupon after this use, as the row has them; `None` if they were not read.
     pub counts: Option<UseCounts>,
 }
 
@@ -99,7 +99,7 @@ pub struct UsedIssuance {
     pub latest: Option<ShownUse>,
 }
 
-/// How many issuances of a coupon are in a state by their latest uses, as the service says.
+/// How many issuances of a coupon are in each state by their latest uses, as the service says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UseCounts {
     /// Reserved issuances. A hold that has lapsed counts until the next use.
@@ -160,7 +160,7 @@ impl From<ShownUse> for ShownUseJson {
     }
 }
 
-/// The JSON of [`UseRow`]: an item of the list of an issuance's uses, with the issuance.
+/// The JSON of [`UseRow`]: an item of the list of uses, with the id of its issuance.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct UseJson {
     issuance_id: String,

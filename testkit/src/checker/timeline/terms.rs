@@ -1,4 +1,4 @@
-//! What a version of a coupon says of the use of its issuances.
+//! What a version of a coupon defines about the use of its issuances.
 
 use smol_str::SmolStr;
 
@@ -8,12 +8,12 @@ use crate::rows::Terms;
 use crate::time::Timestamp;
 
 impl Version {
-    /// True if an issuance of this version may expire so.
+    /// True if an issuance of this version may have this expiry.
     pub(in super::super) fn may_expire(&self, issued_at: Timestamp, expires_at: Option<Timestamp>) -> bool {
         let end = |days: Option<u16>, zone: Option<SmolStr>| match (days, zone) {
             (None, _) => Some(None),
             (Some(days), None) => Some(Some(issued_at.plus_days(days))),
-            // A time zone that is not known here says nothing.
+            // A time zone that this program does not know allows any expiry.
             (Some(days), Some(zone)) => issued_at.end_of_day(days, &zone).map(Some),
         };
         self.days.may(|days| {
@@ -37,7 +37,7 @@ impl Version {
             .may(|min| min.is_some_and(|min| min > amount && told.is_none_or(|told| told == min)))
     }
 
-    /// True if this version may take that off an order of this amount.
+    /// True if this discount may be that of this version for an order of this amount.
     pub(in super::super) fn may_take_off(&self, amount: u64, discount: u64) -> bool {
         self.discount.may(|defined| {
             self.max_discount.may(|max| {
@@ -48,7 +48,7 @@ impl Version {
     }
 }
 
-/// True if these terms show the patch.
+/// True if these terms have every value that the patch sets.
 pub(super) fn shows(patch: &Patch, terms: &Terms) -> bool {
     fn is<T: PartialEq>(asked: Option<&T>, shown: &T) -> bool {
         asked.is_none_or(|asked| asked == shown)

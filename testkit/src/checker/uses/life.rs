@@ -76,11 +76,11 @@ impl Uses<'_> {
         }
     }
 
-    /// Returns what is wrong with figures that do not follow from an earlier use.
+    /// Checks figures that do not follow from an earlier use. Returns what is wrong.
     fn wrong_discount(&self, index: usize, timeline: &Timeline) -> Option<(FindingKind, &'static str)> {
         let figures = self.rows[index].shown.figures?;
         let (from, to) = self.bounds[index];
-        // Contradictory bounds are a finding already.
+        // Contradictory bounds were reported already.
         if from > to {
             return None;
         }
@@ -104,7 +104,7 @@ impl Uses<'_> {
         }
     }
 
-    /// Returns what is wrong with the end of a hold.
+    /// Checks the end of a hold. Returns what is wrong.
     fn wrong_hold(&self, index: usize) -> Option<&'static str> {
         let shown = &self.rows[index].shown;
         let Some(hold_until) = shown.hold_until else {
@@ -114,7 +114,8 @@ impl Uses<'_> {
         if shown.kind != UseKind::Reserved {
             return Some("a use that is no reservation has an end of a hold");
         }
-        // The time of the use is never before that of the use before it, so it may be later than the clock.
+        // A use has at least the time of the use before it, so its time may be later than the clock, and the
+        // hold seem shorter.
         let held = hold_until.as_micros() - shown.at.as_micros();
         let asked = self.facts[index]
             .fresh
@@ -137,7 +138,8 @@ impl Uses<'_> {
     }
 }
 
-/// True if an order redeems an issuance after its refund without a reservation, and the refund is remembered.
+/// True if an order redeems an issuance again, after its refund and without a reservation, although the
+/// service must remember the refund.
 fn is_redeemed_again<'r>(row: &UseRow, life: impl Iterator<Item = &'r UseRow>) -> bool {
     if row.shown.kind != UseKind::Redeemed {
         return false;
@@ -198,7 +200,7 @@ fn figures(
             _ => illegal("the use before does not allow this one"),
         };
     }
-    // A time that was set to that of the use before says nothing about the clock.
+    // If the time equals that of the use before, the clock may have been behind it.
     let is_late =
         expires_at.is_some_and(|end| shown.at >= end) && before.is_none_or(|before| before.at < shown.at);
     if is_late {

@@ -5,12 +5,12 @@ use crate::ids::{OrderId, Sequence};
 use crate::rows::{UseKind, UseRow};
 use crate::time::Timestamp;
 
-/// How many orders that gave an issuance back are remembered besides the latest one, so that a repeated step is
-/// recognised.
+/// Number of orders that gave an issuance back that the service must remember besides the latest order, to
+/// recognise their repeated steps.
 pub(super) const REMEMBERED_MIN: usize = 16;
 
-/// The time in which one use, or none, may have been the latest, as far as it is between a call and its answer.
-/// The time is wider by the tolerance of clocks, so that it may be compared with the times in rows.
+/// The part of the time between a call and its answer in which one use, or none, may have been the latest. It
+/// is wider by the tolerance of clocks, so that it can be compared with the times in rows.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moments<'a, 'h> {
     uses: &'a Uses<'h>,
@@ -21,8 +21,7 @@ pub(super) struct Moments<'a, 'h> {
 }
 
 impl<'h> Uses<'h> {
-    /// Returns what the latest use may have been at the moments from `call` to `answer`. Each of them was the
-    /// latest at some of these moments, or may have been.
+    /// Returns the moments of each use that may have been the latest at some time from `call` to `answer`.
     pub(super) fn moments(&self, sequence: Sequence, call: i64, answer: i64) -> Vec<Moments<'_, 'h>> {
         let mut moments = self.all_moments(sequence, call, answer);
         moments.retain(|moments| moments.from <= moments.to);
@@ -33,7 +32,7 @@ impl<'h> Uses<'h> {
         moments
     }
 
-    /// Returns the uses that were certainly replaced before the call, in the form of moments without bounds.
+    /// Returns moments without bounds of each use that was certainly not the latest any more at the call.
     pub(super) fn before(&self, sequence: Sequence, call: i64) -> Vec<Moments<'_, 'h>> {
         let mut moments = self.all_moments(sequence, i64::MIN, i64::MAX);
         moments.retain(|moments| moments.to < call);
@@ -88,20 +87,20 @@ impl<'h> Moments<'_, 'h> {
         given_back.count() < REMEMBERED_MIN
     }
 
-    /// Returns the latest use if it is of this order and kind.
+    /// Returns the latest use, if it is of this order and kind.
     pub(super) fn own(&self, order: Option<&OrderId>, kind: UseKind) -> Option<&'h UseRow> {
         self.latest()
             .filter(|row| row.shown.kind == kind && row.shown.order.as_ref() == order)
     }
 
-    /// True if the hold of this row may not have lapsed at some of the moments.
+    /// True if the hold of this row may have lasted at one of the moments.
     pub(super) fn may_hold(&self, row: &UseRow) -> bool {
         row.shown
             .hold_until
             .is_some_and(|hold_until| self.from < hold_until.as_micros())
     }
 
-    /// True if at some of the moments nothing may have kept the issuance from being used anew.
+    /// True if at one of the moments a new order may have been able to use the issuance.
     pub(super) fn may_be_free(&self) -> bool {
         self.latest().is_none_or(|latest| match latest.shown.kind {
             UseKind::Reserved => {
@@ -118,7 +117,7 @@ impl<'h> Moments<'_, 'h> {
         expires_at.is_some_and(|end| end.as_micros() <= self.to)
     }
 
-    /// True if the issuance may not have been past its end of use.
+    /// True if the issuance may have been before its end of use.
     pub(super) fn may_be_usable(&self, expires_at: Option<Timestamp>) -> bool {
         expires_at.is_none_or(|end| self.from < end.as_micros())
     }

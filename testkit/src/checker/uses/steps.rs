@@ -163,7 +163,7 @@ impl Uses<'_> {
     }
 }
 
-/// True if at some of the moments this step had been taken, so that it may be answered without being taken.
+/// True if at one of the moments the step had been taken before, so that its answer may be a replay.
 fn may_be_replayed(step: &Step, moments: &Moments<'_, '_>) -> bool {
     match step {
         Step::Reserve { .. } => moments
@@ -176,7 +176,7 @@ fn may_be_replayed(step: &Step, moments: &Moments<'_, '_>) -> bool {
     }
 }
 
-/// True if at each of the moments this step had been taken, and is to be answered without being taken.
+/// True if at each of the moments the step had been taken before, so that its answer must be a replay.
 fn is_replayed(step: &Step, moments: &Moments<'_, '_>) -> bool {
     let has = || match moments.latest() {
         Some(row) if row.shown.order.as_ref() == step.order() => match row.shown.kind {
@@ -195,7 +195,7 @@ fn is_replayed(step: &Step, moments: &Moments<'_, '_>) -> bool {
         }
 }
 
-/// True if the order of this redemption was paid with the issuance when it last used it, and perhaps refunded.
+/// True if the latest use of the issuance by the order of this step is a redemption or its refund.
 fn is_redeemed(step: &Step, moments: &Moments<'_, '_>) -> bool {
     let own = moments.latest_of(step.order()).filter(|row| {
         let kind = row.shown.kind;
@@ -227,7 +227,7 @@ impl Refused<'_> {
         )
     }
 
-    /// True if the step may have been refused so at some of the moments.
+    /// True if this refusal may have been true at one of the moments.
     fn may_be_true(&self, moments: &Moments<'_, '_>) -> bool {
         if is_replayed(self.step, moments) && *self.refusal != StepRefusal::UnknownIssuance {
             return false;
@@ -276,7 +276,7 @@ impl Refused<'_> {
                     self.step,
                     Step::Release { .. } | Step::Redeem { amount: None, .. }
                 );
-                // A hold of its own that has lapsed knows the amount.
+                // The amount is known from the order's own hold, even if that has lapsed.
                 let knows = matches!(self.step, Step::Redeem { .. })
                     && moments.own(self.step.order(), UseKind::Reserved).is_some();
                 asks && !knows && moments.may_be_free() && moments.may_be_usable(self.expires_at)
@@ -290,13 +290,13 @@ impl Refused<'_> {
         }
     }
 
-    /// True if its own hold does not keep a refund from being refused for another reason.
+    /// True if the step is a refund of an issuance that its order holds, which is refused as if it were free.
     fn may_refund(&self, moments: &Moments<'_, '_>) -> bool {
         matches!(self.step, Step::Refund { .. })
             && moments.own(self.step.order(), UseKind::Reserved).is_some()
     }
 
-    /// Returns the amount of the order, which may be known from a hold that has lapsed.
+    /// Returns the amount of the order: that of the step, or of the order's hold, even if that has lapsed.
     fn amount(&self, moments: &Moments<'_, '_>) -> Option<u64> {
         match self.step {
             Step::Reserve { amount, .. } => Some(*amount),
@@ -308,7 +308,7 @@ impl Refused<'_> {
         }
     }
 
-    /// True if this use is of the same order, with other figures than the step.
+    /// True if the step contradicts this use: the same order, and another amount.
     fn contradicts(&self, row: &UseRow, moments: &Moments<'_, '_>) -> bool {
         let amount = row.shown.figures.map(|figures| figures.amount);
         let differs = self.step.amount().is_some_and(|asked| amount != Some(asked));
