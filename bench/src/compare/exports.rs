@@ -19,7 +19,7 @@ use crate::load::arrivals::Pace;
 /// Target share of the rate without an export.
 const SHARE: f64 = 0.9;
 
-/// Time for which an export may send nothing.
+/// Maximum time for which an export may send nothing.
 const SILENCE_LIMIT: Duration = Duration::from_secs(10);
 
 pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
@@ -46,7 +46,7 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
         node.issues(large).await?;
         let [mut alone, mut beside, mut share, mut rows]: [Series; 4] = Default::default();
         for round in 0..bench.flags.rounds {
-            // Each round begins with the other one, because rows that are added make each run slower.
+            // Rounds begin with either in turn, because added rows make each run slower than the one before.
             let [first, second] = [round % 2 == 1, round % 2 == 0];
             let (mut at_alone, mut at_beside) = (0.0, 0.0);
             for with_export in [first, second] {

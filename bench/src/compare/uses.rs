@@ -1,5 +1,5 @@
-//! Uses of issuances beside issuing: redeeming at once, and reserving followed by redeeming, on coupons of the
-//! same size.
+//! Compares uses with issuing: redeeming at once, and reserving followed by redeeming, on coupons of the same
+//! size.
 //!
 //! Each row has a coupon that is filled before the node starts, because a use needs an issuance of its own.
 //! The loop here is simpler than that of the load tool: a fixed number of requests, all of which must have the
@@ -30,8 +30,8 @@ use crate::load::tally::histogram;
 const ISSUED_MAX: u64 = 100_000;
 /// Share of the customers that are served before the measurement, until caches and the rate are steady.
 const WARM_UP: f64 = 0.1;
-/// The distance between the sequences of two customers, so that issuances are used in no order of theirs. A
-/// prime, so that each customer gets another issuance.
+/// Distance between the sequences of two successive customers, so that issuances are not used in their order.
+/// It is a prime, so that each customer gets another issuance.
 const STRIDE: u64 = 65_537;
 
 /// What each customer of a row sends.
@@ -53,7 +53,7 @@ impl Customer {
         }
     }
 
-    /// The minimum share of issuing's rate on MySQL, in customers.
+    /// The target on MySQL: the rate of customers, as a share of the rate of issuing.
     const fn share(self) -> Option<f64> {
         match self {
             Self::Issues => None,
@@ -80,7 +80,7 @@ enum Request {
 }
 
 impl Request {
-    /// Writes the request of a customer, who has a number of her own in the name.
+    /// Writes the request of the customer with this number.
     fn write(self, work: &Work, number: u64, out: &mut Vec<u8>) {
         out.clear();
         let (coupon, host, name) = (work.coupon, &work.target.host, &work.name);

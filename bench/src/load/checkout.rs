@@ -1,10 +1,10 @@
-//! What becomes of the coupons of a run: each winner uses it, as customers of a shop would.
+//! The checkout of a run: each winner uses the coupon, as customers of a shop would.
 //!
 //! A *journey* is what one customer does with an issuance, step by step over the connection that won it. It
 //! follows from the number of the request and the seed: most pay after a reservation, some pay at once, some
 //! leave, some let the hold lapse, some are refunded, some are revoked, and for some a second order contends
-//! with the first one over another connection. Every so often a step is repeated, is sent with another amount, or
-//! its answer is dropped and it is sent again until it is answered.
+//! with the first one over another connection. Some steps are repeated, some are sent with another amount,
+//! and of some the answer is dropped and the step sent again.
 
 mod journey;
 
@@ -24,11 +24,11 @@ use super::drive::Worker;
 use super::response::Response;
 use super::tally::Failure;
 
-/// Maximum number of journeys that wait for a connection, by thread. Beyond it none are added.
+/// Maximum number of journeys of one thread that wait for a connection. Further ones do not wait, but end.
 const WAITING_MAX: usize = 1_024;
-/// Wait before a step is sent again that was not answered, or answered that nothing was decided.
+/// Pause before a step is sent again because it got no answer or no decision.
 const RETRY: Duration = Duration::from_millis(50);
-/// How often a step is sent. A service that does not decide it by then is gone.
+/// Maximum number of times that a step is sent. A service that has not decided it by then is gone.
 const SENT_MAX: u32 = 100;
 
 /// How coupons are used in a run.
@@ -36,7 +36,7 @@ const SENT_MAX: u32 = 100;
 pub struct Checkout {
     /// The token with which issuances are used.
     pub token: String,
-    /// True if the discount is changed now and then, which only coupons of the run's own may be.
+    /// True if the discount is changed now and then. Only coupons that the run has made may be changed.
     pub changes: bool,
 }
 
@@ -49,7 +49,7 @@ impl fmt::Debug for Checkout {
     }
 }
 
-/// A journey that goes on over any connection.
+/// A journey that waits, and goes on over any connection.
 #[derive(Debug, Clone, Copy)]
 struct Waiting {
     issuance: IssuanceId,
@@ -67,14 +67,14 @@ enum Part {
     Lapsed,
 }
 
-/// Journeys that wait, of one thread.
+/// The journeys of one thread that wait.
 #[derive(Debug, Default)]
-pub(super) struct Shop {
+pub(super) struct WaitingJourneys {
     contending: RefCell<VecDeque<Waiting>>,
     lapsing: RefCell<VecDeque<Waiting>>,
 }
 
-impl Shop {
+impl WaitingJourneys {
     fn wait(&self, waiting: Waiting) {
         let queue = match waiting.part {
             Part::Contends => &self.contending,
@@ -98,16 +98,16 @@ impl Shop {
     }
 }
 
-/// Goes on with journeys that are due. Does nothing in a run that only issues.
+/// Continues journeys that are due. Does nothing in a run that only issues.
 pub(super) async fn go_on(worker: &Rc<Worker>, connection: &mut Connection) {
-    let Some(shop) = &worker.shop else { return };
-    while let Some(waiting) = shop.due() {
-        let Some(mut till) = Till::new(worker, connection, waiting.number) else {
+    let Some(journeys) = &worker.journeys else { return };
+    while let Some(waiting) = journeys.due() {
+        let Some(mut sender) = StepSender::new(worker, connection, waiting.number) else {
             return;
         };
         match waiting.part {
-            Part::Contends => journey::contend(&mut till, waiting.issuance).await,
-            Part::Lapsed => journey::after_lapse(&mut till, waiting.issuance).await,
+            Part::Contends => journey::contend(&mut sender, waiting.issuance).await,
+            Part::Lapsed => journey::after_lapse(&mut sender, waiting.issuance).await,
         }
     }
 }
@@ -120,21 +120,21 @@ pub(super) async fn use_issued(
     issued: Option<IssuanceId>,
 ) {
     let Some(issuance) = issued else { return };
-    if let Some(mut till) = Till::new(worker, connection, arrival.number) {
-        journey::begin(&mut till, issuance).await;
+    if let Some(mut sender) = StepSender::new(worker, connection, arrival.number) {
+        journey::begin(&mut sender, issuance).await;
     }
 }
 
-/// Returns the issuance that the answer to a first request shows.
+/// Returns the issuance in the answer to a request for a coupon, unless that is a replay.
 pub(super) fn issued(worker: &Worker, response: &Response, body: &[u8]) -> Option<IssuanceId> {
-    let _ = worker.shop.as_ref()?;
+    let _ = worker.journeys.as_ref()?;
     let is_first = response.status == 201 && !response.replayed;
     let body: serde_json::Value = serde_json::from_slice(body).ok().filter(|_| is_first)?;
     IssuanceId::parse(body["id"].as_str()?).ok()
 }
 
 /// Sends the steps of one journey over a connection, one at a time.
-struct Till<'a> {
+struct StepSender<'a> {
     worker: &'a Worker,
     connection: &'a mut Connection,
     checkout: &'a Checkout,
@@ -145,9 +145,9 @@ struct Till<'a> {
 }
 
 /// The status and the body of an answer.
-type Told = (u16, serde_json::Value);
+type Answered = (u16, serde_json::Value);
 
-impl<'a> Till<'a> {
+impl<'a> StepSender<'a> {
     fn new(worker: &'a Worker, connection: &'a mut Connection, number: u64) -> Option<Self> {
         Some(Self {
             checkout: worker.plan.checkout.as_ref()?,
@@ -171,9 +171,9 @@ impl<'a> Till<'a> {
         format!("{:x}{which}.{}", self.number, self.worker.plan.crowd.name)
     }
 
-    /// Takes a step, and sends it again until it is decided. Returns the answer; `None` if there is none in the
-    /// end.
-    async fn step(&mut self, issuance: IssuanceId, step: &'static str, body: &str) -> Option<Told> {
+    /// Takes a step, and sends it again until it is decided. Returns the answer; `None` if it was never
+    /// decided.
+    async fn step(&mut self, issuance: IssuanceId, step: &'static str, body: &str) -> Option<Answered> {
         let path = format!("/v1/issuances/{issuance}/{step}");
         let request = Request::Step(issuance, step, body);
         for _ in 0..SENT_MAX {
@@ -181,7 +181,7 @@ impl<'a> Till<'a> {
                 self.drop_answer(&path, step, body, request).await;
             }
             match self.send("POST", &path, step, body, request).await {
-                Some((status, told)) if status < 500 => return Some((status, told)),
+                Some((status, body)) if status < 500 => return Some((status, body)),
                 _ => tokio::time::sleep(RETRY).await,
             }
             if self.worker.arrivals.stopped() {
@@ -198,7 +198,7 @@ impl<'a> Till<'a> {
         self.send("GET", &path, "quote", "", request).await;
     }
 
-    /// Changes what the coupon takes off.
+    /// Changes the coupon's discount.
     async fn patch(&mut self, coupon: CouponId, patch: &serde_json::Value) {
         let change = serde_json::json!({"patch": patch});
         let path = format!("/v1/coupons/{coupon}");
@@ -229,7 +229,7 @@ impl<'a> Till<'a> {
         step: &'static str,
         body: &str,
         request: Request<'_>,
-    ) -> Option<Told> {
+    ) -> Option<Answered> {
         let mut called = Instant::now();
         let outcome = match self.connection.connect().await {
             Ok(()) => {

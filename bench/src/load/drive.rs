@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
 use super::arrivals::{Arrival, Arrivals, Bounds, Pace};
-use super::checkout::{Checkout, Shop};
+use super::checkout::{Checkout, WaitingJourneys};
 use super::connection::{Connection, Target, serve};
 use super::crowd::Crowd;
 use super::response::Response;
@@ -123,7 +123,7 @@ pub(super) struct Worker {
     pub(super) arrivals: Arc<Arrivals>,
     pub(super) recorder: Option<RefCell<Recorder>>,
     /// Present if issuances are used.
-    pub(super) shop: Option<Shop>,
+    pub(super) journeys: Option<WaitingJourneys>,
     measured_from: Instant,
     tally: RefCell<Tally>,
     counts: Arc<Counts>,
@@ -402,12 +402,12 @@ impl Job {
             ..
         } = self;
         let recorder = recorder.map(RefCell::new);
-        let shop = plan.checkout.as_ref().map(|_| Shop::default());
+        let journeys = plan.checkout.as_ref().map(|_| WaitingJourneys::default());
         let worker = Rc::new(Worker {
             plan,
             arrivals,
             recorder,
-            shop,
+            journeys,
             measured_from,
             tally: RefCell::new(Tally::new()),
             counts,

@@ -1,22 +1,22 @@
-//! What the customers of a run do with what they won.
+//! What the customers of a run do with the issuances that they won.
 
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use testkit::ids::IssuanceId;
 
-use super::{Part, Till, Waiting};
+use super::{Part, StepSender, Waiting};
 
 /// The hold of an order that lets it lapse, in seconds.
 const SHORT_HOLD: u32 = 1;
-/// Time from a reservation with a short hold until the hold has lapsed for certain.
+/// Time after which a short hold has certainly lapsed.
 const LAPSE: Duration = Duration::from_millis(1_300);
-/// The largest amount of an order. Some are below what coupons of a run ask for at least.
+/// Bound of the amounts of orders. Some are below the minimum of the run's coupons.
 const AMOUNT_MAX: u64 = 60_000;
 /// Customers between two changes of the discount.
 const PER_CHANGE: u64 = 200;
 
-/// The way of one customer in a hundred.
+/// The ways of a hundred customers: a customer goes the first way whose number is above the customer's own.
 const WAYS: [(u64, Way); 8] = [
     (40, Way::Pays),
     (52, Way::PaysAtOnce),
@@ -47,118 +47,118 @@ fn way(chosen: u64) -> Way {
 }
 
 /// Uses an issuance that was just won.
-pub(super) async fn begin(till: &mut Till<'_>, issuance: IssuanceId) {
-    change_discount(till, issuance).await;
-    let way = way(till.choose(100));
-    let amount = till.choose(AMOUNT_MAX);
-    if till.choose(4) == 0 {
-        till.quote(issuance, amount).await;
+pub(super) async fn begin(sender: &mut StepSender<'_>, issuance: IssuanceId) {
+    change_discount(sender, issuance).await;
+    let way = way(sender.choose(100));
+    let amount = sender.choose(AMOUNT_MAX);
+    if sender.choose(4) == 0 {
+        sender.quote(issuance, amount).await;
     }
-    let order = till.order("a");
+    let order = sender.order("a");
     let order = order.as_str();
     match way {
         Way::Keeps => {}
         Way::Pays => {
-            if reserve(till, issuance, order, amount, None).await {
-                redeem(till, issuance, order, None).await;
+            if reserve(sender, issuance, order, amount, None).await {
+                redeem(sender, issuance, order, None).await;
             }
         }
         Way::PaysAtOnce => {
-            redeem(till, issuance, order, Some(amount)).await;
+            redeem(sender, issuance, order, Some(amount)).await;
         }
-        Way::Leaves => leave(till, issuance, order, amount).await,
+        Way::Leaves => leave(sender, issuance, order, amount).await,
         Way::LetsLapse => {
             let at = Instant::now();
-            if reserve(till, issuance, order, amount, Some(SHORT_HOLD)).await {
-                wait(till, issuance, Part::Lapsed, at + LAPSE);
+            if reserve(sender, issuance, order, amount, Some(SHORT_HOLD)).await {
+                wait(sender, issuance, Part::Lapsed, at + LAPSE);
             }
         }
-        Way::IsRefunded => be_refunded(till, issuance, order, amount).await,
+        Way::IsRefunded => be_refunded(sender, issuance, order, amount).await,
         Way::IsContended => {
-            wait(till, issuance, Part::Contends, Instant::now());
-            if reserve(till, issuance, order, amount, None).await {
-                redeem(till, issuance, order, Some(amount)).await;
+            wait(sender, issuance, Part::Contends, Instant::now());
+            if reserve(sender, issuance, order, amount, None).await {
+                redeem(sender, issuance, order, Some(amount)).await;
             }
         }
         Way::IsRevoked => {
-            let body = json!({"reason": "load", "return_quantity": till.choose(2) == 0});
-            twice(till, issuance, "revoke", &body.to_string()).await;
-            reserve(till, issuance, order, amount, None).await;
+            let body = json!({"reason": "load", "return_quantity": sender.choose(2) == 0});
+            twice(sender, issuance, "revoke", &body.to_string()).await;
+            reserve(sender, issuance, order, amount, None).await;
         }
     }
 }
 
 /// Gives the issuance back before it is paid. Another order pays with it.
-async fn leave(till: &mut Till<'_>, issuance: IssuanceId, order: &str, amount: u64) {
-    if !reserve(till, issuance, order, amount, None).await {
+async fn leave(sender: &mut StepSender<'_>, issuance: IssuanceId, order: &str, amount: u64) {
+    if !reserve(sender, issuance, order, amount, None).await {
         return;
     }
-    give_back(till, issuance, "release", order).await;
-    let other = till.order("b");
-    redeem(till, issuance, &other, Some(amount)).await;
+    give_back(sender, issuance, "release", order).await;
+    let other = sender.order("b");
+    redeem(sender, issuance, &other, Some(amount)).await;
     // The late retry of a client that did not see the answer.
-    give_back(till, issuance, "release", order).await;
+    give_back(sender, issuance, "release", order).await;
 }
 
 /// Pays, is refunded, and pays another order with it. Late retries of both steps change nothing.
-async fn be_refunded(till: &mut Till<'_>, issuance: IssuanceId, order: &str, amount: u64) {
-    if !redeem(till, issuance, order, Some(amount)).await {
+async fn be_refunded(sender: &mut StepSender<'_>, issuance: IssuanceId, order: &str, amount: u64) {
+    if !redeem(sender, issuance, order, Some(amount)).await {
         return;
     }
-    give_back(till, issuance, "refund", order).await;
-    let other = till.order("b");
-    if reserve(till, issuance, &other, amount, None).await {
-        redeem(till, issuance, &other, Some(amount)).await;
+    give_back(sender, issuance, "refund", order).await;
+    let other = sender.order("b");
+    if reserve(sender, issuance, &other, amount, None).await {
+        redeem(sender, issuance, &other, Some(amount)).await;
     }
-    give_back(till, issuance, "refund", order).await;
-    redeem(till, issuance, order, Some(amount)).await;
+    give_back(sender, issuance, "refund", order).await;
+    redeem(sender, issuance, order, Some(amount)).await;
 }
 
 /// Contends with the first order of a journey as a second order.
-pub(super) async fn contend(till: &mut Till<'_>, issuance: IssuanceId) {
-    let (order, amount) = (till.order("c"), till.choose(AMOUNT_MAX));
-    if till.choose(2) == 0 {
-        redeem(till, issuance, &order, Some(amount)).await;
-    } else if reserve(till, issuance, &order, amount, None).await {
-        give_back(till, issuance, "release", &order).await;
+pub(super) async fn contend(sender: &mut StepSender<'_>, issuance: IssuanceId) {
+    let (order, amount) = (sender.order("c"), sender.choose(AMOUNT_MAX));
+    if sender.choose(2) == 0 {
+        redeem(sender, issuance, &order, Some(amount)).await;
+    } else if reserve(sender, issuance, &order, amount, None).await {
+        give_back(sender, issuance, "release", &order).await;
     }
 }
 
 /// Goes on when the hold of the first order has lapsed: with that order, or with another one.
-pub(super) async fn after_lapse(till: &mut Till<'_>, issuance: IssuanceId) {
-    if till.choose(2) == 0 {
-        let order = till.order("a");
-        redeem(till, issuance, &order, None).await;
+pub(super) async fn after_lapse(sender: &mut StepSender<'_>, issuance: IssuanceId) {
+    if sender.choose(2) == 0 {
+        let order = sender.order("a");
+        redeem(sender, issuance, &order, None).await;
     } else {
-        let (order, amount) = (till.order("d"), till.choose(AMOUNT_MAX));
-        redeem(till, issuance, &order, Some(amount)).await;
-        let first = till.order("a");
-        redeem(till, issuance, &first, None).await;
+        let (order, amount) = (sender.order("d"), sender.choose(AMOUNT_MAX));
+        redeem(sender, issuance, &order, Some(amount)).await;
+        let first = sender.order("a");
+        redeem(sender, issuance, &first, None).await;
     }
 }
 
-fn wait(till: &Till<'_>, issuance: IssuanceId, part: Part, due: Instant) {
-    if let Some(shop) = &till.worker.shop {
-        shop.wait(Waiting {
+fn wait(sender: &StepSender<'_>, issuance: IssuanceId, part: Part, due: Instant) {
+    if let Some(journeys) = &sender.worker.journeys {
+        journeys.wait(Waiting {
             issuance,
-            number: till.number,
+            number: sender.number,
             part,
             due,
         });
     }
 }
 
-async fn change_discount(till: &mut Till<'_>, issuance: IssuanceId) {
-    if till.checkout.changes && till.number % PER_CHANGE == PER_CHANGE - 1 {
-        let value = 10 + till.choose(20);
+async fn change_discount(sender: &mut StepSender<'_>, issuance: IssuanceId) {
+    if sender.checkout.changes && sender.number % PER_CHANGE == PER_CHANGE - 1 {
+        let value = 10 + sender.choose(20);
         let patch = json!({"discount": {"kind": "rate", "value": value}});
-        till.patch(issuance.coupon, &patch).await;
+        sender.patch(issuance.coupon, &patch).await;
     }
 }
 
 /// Reserves for an order. True if the order has it then.
 async fn reserve(
-    till: &mut Till<'_>,
+    sender: &mut StepSender<'_>,
     issuance: IssuanceId,
     order: &str,
     amount: u64,
@@ -168,31 +168,36 @@ async fn reserve(
         Some(hold) => json!({"order_id": order, "order_amount": amount, "hold": hold}).to_string(),
         None => json!({"order_id": order, "order_amount": amount}).to_string(),
     };
-    let is_done = twice(till, issuance, "reserve", &body(amount)).await;
-    if is_done && till.choose(20) == 0 {
-        till.step(issuance, "reserve", &body(amount + 1)).await;
+    let is_done = twice(sender, issuance, "reserve", &body(amount)).await;
+    if is_done && sender.choose(20) == 0 {
+        sender.step(issuance, "reserve", &body(amount + 1)).await;
     }
     is_done
 }
 
 /// Redeems for an order. True if the order was paid with it.
-async fn redeem(till: &mut Till<'_>, issuance: IssuanceId, order: &str, amount: Option<u64>) -> bool {
+async fn redeem(sender: &mut StepSender<'_>, issuance: IssuanceId, order: &str, amount: Option<u64>) -> bool {
     let body = match amount {
         Some(amount) => json!({"order_id": order, "order_amount": amount}),
         None => json!({"order_id": order}),
     };
-    twice(till, issuance, "redeem", &body.to_string()).await
+    twice(sender, issuance, "redeem", &body.to_string()).await
 }
 
-async fn give_back(till: &mut Till<'_>, issuance: IssuanceId, step: &'static str, order: &str) -> bool {
-    twice(till, issuance, step, &json!({"order_id": order}).to_string()).await
+async fn give_back(
+    sender: &mut StepSender<'_>,
+    issuance: IssuanceId,
+    step: &'static str,
+    order: &str,
+) -> bool {
+    twice(sender, issuance, step, &json!({"order_id": order}).to_string()).await
 }
 
 /// Takes a step, and one time in twenty once more. True if it was taken.
-async fn twice(till: &mut Till<'_>, issuance: IssuanceId, step: &'static str, body: &str) -> bool {
-    let told = till.step(issuance, step, body).await;
-    if till.choose(20) == 0 {
-        till.step(issuance, step, body).await;
+async fn twice(sender: &mut StepSender<'_>, issuance: IssuanceId, step: &'static str, body: &str) -> bool {
+    let told = sender.step(issuance, step, body).await;
+    if sender.choose(20) == 0 {
+        sender.step(issuance, step, body).await;
     }
     told.is_some_and(|(status, _)| status == 200)
 }
