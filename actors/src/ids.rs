@@ -204,7 +204,7 @@ text_id!(
 );
 
 text_id!(
-    /// An order of a shop, which uses an issuance for it. Case counts.
+    /// An order of a shop, for which an issuance is used. Case matters.
     OrderId,
     ORDER_ID_BYTES_MAX,
     "an order id",
@@ -233,7 +233,7 @@ impl RequestKey {
     }
 }
 
-/// What somebody is who asked for something that is stored.
+/// The kind of an author.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthorKind {
     /// A user, maybe with a role.
@@ -243,7 +243,7 @@ pub enum AuthorKind {
 }
 
 impl AuthorKind {
-    /// Returns the word for it.
+    /// Returns the word that stands for the kind in an author's text.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::User => "user",

@@ -101,12 +101,12 @@ impl Coupons {
         answer
     }
 
-    /// Returns a coupon after a change, all of it as of one moment. If the owner is a build that does not know all
-    /// that coupons have, this reads the coupon. The change is stored, so that what is read has it.
+    /// Returns a coupon after a change, all of it as of one moment. An owner of the former build does not
+    /// know all fields of coupons; then this reads the coupon, whose change is already stored.
     ///
     /// # Errors
     ///
-    /// If it is not known how the coupon is.
+    /// If the coupon had to be read and could not be.
     pub async fn after_change(&self, done: ChangeDone) -> Result<CouponView, Setback> {
         let ChangeDone {
             coupon, issued, uses, ..
@@ -120,7 +120,7 @@ impl Coupons {
 
     /// Asks the coupon's owner for a use. Answers within `deadline`. What happens is recorded as parts of `span`.
     ///
-    /// Cancel safety: a dropped future may leave the use made. The same request again tells.
+    /// Cancel safety: a dropped future may leave the use made. The same request again gets the outcome.
     ///
     /// # Errors
     ///

@@ -5,9 +5,9 @@
 //! nothing is stored or indexed for it, nobody without the secret finds a code in less than some 2^63
 //! attempts, and a wrong one is recognised without the database.
 //!
-//! A code has 20 characters while coupon and sequence have at most 32 bits together: the first 4,194,303
-//! issuances of coupon 1,000 have. Beyond that it has 4 characters more for each 20 bits, so that every pair
-//! of numbers below 2^53 has exactly one. Its bits, from the first:
+//! A code has 20 characters if coupon and sequence have at most 32 bits together, like the first 4,194,303
+//! issuances of coupon 1,000. For each 20 further bits it has 4 more characters, so every pair of numbers
+//! below 2^53 has exactly one code. Its bits, from the first:
 //!
 //! | bits | what |
 //! |---|---|
@@ -31,11 +31,11 @@ pub const CODE_CHARS: usize = 20;
 /// Number of characters of the longest codes.
 pub const CODE_CHARS_MAX: usize = 36;
 
-/// Number of letters and digits of a text that is taken for a code. One with a character too few or too many is
-/// a wrong code, and what is much shorter is not meant as one.
+/// Number of letters and digits of a text that is taken for a code. A text that lacks a character or has one
+/// too many is a wrong code; a much shorter text is not meant as a code.
 const TYPED_CHARS: std::ops::RangeInclusive<usize> = 10..=CODE_CHARS_MAX + 4;
 
-/// How long after it was made a secret is used for new codes: all nodes know it by then.
+/// Age from which a secret is used for new codes: all nodes know it by then.
 pub const SECRET_USED_AFTER: Duration = Duration::from_secs(60);
 
 /// Maximum number of secrets. A wrong code is compared with the signature under each of them, which takes a
@@ -48,7 +48,7 @@ const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
 /// Bits of a character.
 const CHAR_BITS: usize = 5;
-/// Number of characters at the end of a code that hold the signature, and before it one bit of the place.
+/// Number of characters at the end of a code: the last bit of coupon and sequence, and the signature.
 const TAIL_CHARS: usize = 13;
 
 /// The code of an issuance.
@@ -68,7 +68,7 @@ impl fmt::Display for Code {
     }
 }
 
-/// A text that somebody wrote for a code, which may be wrong.
+/// A text that a client sent as a code, which may be wrong.
 #[derive(Debug, Clone)]
 pub struct TypedCode(Option<(Packed, u64)>);
 
@@ -151,7 +151,8 @@ pub struct CodeSecrets {
 }
 
 impl CodeSecrets {
-    /// Takes secrets in order of their numbers. `None` if there is none.
+    /// Makes the secrets of a node from all that are stored, in order of their numbers. `None` if there is
+    /// none.
     ///
     /// New codes are signed under the newest secret that has the age [`SECRET_USED_AFTER`], or else under the
     /// first one.
@@ -248,7 +249,7 @@ impl Packed {
         while Self::room(chars) < needed && chars < CODE_CHARS_MAX {
             chars += 4;
         }
-        // The room without the coupon's highest bit, which is not written.
+        // Bits that are left for the sequence.
         let rest = Self::room(chars) - width;
         let without_highest = coupon ^ (1 << (width - 1));
         let head = (width as u128 - 1) << (width - 1) | u128::from(without_highest);
@@ -279,7 +280,7 @@ impl Packed {
                 .filter(|number| (1..=ID_MAX).contains(number))
                 .map(Sequence::new)?,
         };
-        // A longer code than is needed is no code.
+        // A code that is longer than needed is wrong.
         (Self::of(id) == self).then_some(id)
     }
 

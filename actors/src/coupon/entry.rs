@@ -139,11 +139,11 @@ impl CouponRun {
         }
     }
 
-    /// Returns the places of further entries of the same sort that the first run takes along, past entries of
-    /// the other sort.
+    /// Returns the places of further entries of the same sort that join the first run, although entries of
+    /// the other sort are before them.
     ///
-    /// Changes are not passed: their guards name what was decided before them. Issuances do not pass a use that
-    /// gave one back, because they may rest on it. A use does not pass the issuance that it is of.
+    /// Changes are not passed: their guards name what was decided before them. Issuances do not pass a use
+    /// that gave quantity back, because they may rest on it. A use does not pass its own issuance.
     pub(crate) fn taken_along<'a>(
         mut entries: impl Iterator<Item = &'a CouponEntry>,
         length: usize,

@@ -62,7 +62,8 @@ pub struct Ledger {
     winners: Option<Winners>,
 }
 
-/// The users of all issuances up to one. None is ever taken out: who has a revoked issuance still counts as having it.
+/// The users of all issuances up to a sequence. No user is ever removed: a user still counts as having an
+/// issuance that was revoked.
 #[derive(Debug)]
 struct Winners {
     filter: Arc<Filter>,
@@ -124,7 +125,7 @@ impl Ledger {
     }
 
     /// Returns the users that have an issuance. The first call takes some 50 ms for a million. Later calls
-    /// add who came since, so that a coupon that is sold out again soon has its notice again.
+    /// add only new users, so that a coupon that is sold out again soon has a notice again.
     pub(super) fn winners(&mut self) -> Arc<Filter> {
         let (issued, last) = (&self.issued, self.issued.last());
         let winners = self.winners.get_or_insert_with(|| Winners {
@@ -132,7 +133,7 @@ impl Ledger {
             upto: last,
         });
         if winners.upto < last {
-            // Doors may still have the notice of before, with the filter as it was then.
+            // Doors may still have the previous notice, with its filter, so a shared filter is copied.
             Arc::make_mut(&mut winners.filter).add(issued.users_after(winners.upto));
             winners.upto = last;
         }

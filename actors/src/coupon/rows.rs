@@ -160,7 +160,7 @@ pub trait CouponRows: CodeRows {
     /// Begins a snapshot, which takes a connection for as long as it exists.
     async fn snapshot(&self) -> Result<Box<dyn CouponSnapshot>>;
 
-    /// Returns the latest uses of those of these issuances that were used.
+    /// Returns the latest use of each of these issuances that was used.
     async fn latest_uses(&self, issuances: &[IssuanceId]) -> Result<HashMap<IssuanceId, LatestUse>>;
 
     /// Returns a page of the uses of an issuance after a number, oldest first.
@@ -223,7 +223,7 @@ pub trait CouponSnapshot: Send + Sync + 'static {
     /// Returns the number of the coupon's last use.
     async fn last_use(&self, coupon: CouponId) -> Result<UseNumber>;
 
-    /// Returns the issuances of the coupon that were used after this use, at most so many, in the order of
+    /// Returns the issuances of the coupon that were used after this use, at most `limit`, in the order of
     /// their uses.
     async fn used_since(&self, coupon: CouponId, after: UseNumber, limit: u32) -> Result<Vec<Sequence>>;
 

@@ -1,11 +1,11 @@
 //! What becomes of an issuance: it is reserved for an order, redeemed, released, refunded or revoked.
 //!
 //! Each of these is a *use*, an entry like an issuance. Uses are only added, with numbers without a gap, so
-//! that the rows are the history. The state of an issuance is its latest use, as far as the clock lets it be:
-//! a hold lapses without a use, and the next request finds it lapsed.
+//! that the rows are the history. The state of an issuance follows from its latest use and the clock: a hold
+//! lapses without a use, and the next request finds it lapsed.
 //!
-//! [`decide`] has the rules. [`latest`] keeps in memory the latest use of each used issuance, and by which orders
-//! repeated steps are recognised.
+//! [`decide`] has the rules. [`latest`] keeps in memory the latest use of each used issuance, and the orders
+//! for which repeated steps are recognised.
 
 pub mod decide;
 pub mod latest;
@@ -96,7 +96,7 @@ pub struct LatestUse {
     pub at: Timestamp,
 }
 
-/// How many issuances of a coupon are in a state by their latest uses. A hold that has lapsed counts as
+/// How many issuances of a coupon are in each state by their latest uses. A hold that has lapsed counts as
 /// reserved until the next use.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UseCounts {
@@ -244,7 +244,8 @@ impl UsedIssuance {
 }
 
 impl LatestUse {
-    /// Returns what keeps the issuance from being used anew at `now`: a hold, a redemption or a revocation.
+    /// Returns why the issuance cannot be used by a new order at `now`: a hold, a redemption or a revocation;
+    /// `None` if it can.
     pub fn holds(&self, now: Timestamp) -> Option<UseKind> {
         match self.kind {
             UseKind::Reserved => self

@@ -30,7 +30,7 @@ pub enum AddSecretError {
     /// The database did not store it.
     #[error("{0}; if the schema is of an earlier version, run `firstcome migrate` first")]
     Store(#[from] crate::store::StoreError),
-    /// There are as many as there may be.
+    /// There are [`SECRETS_MAX`](crate::coupon::code::SECRETS_MAX) already.
     #[error("there are {0} secrets, and there may be no more")]
     TooMany(u32),
 }

@@ -59,8 +59,8 @@ macro_rules! page_columns {
 pub(crate) use page_columns;
 
 /// The condition that `issuances AS i` is in a state at a time, as
-/// [`UsedIssuance::state`](crate::coupon::uses::UsedIssuance::state) defines it. The time has two places before
-/// that of the state.
+/// [`UsedIssuance::state`](crate::coupon::uses::UsedIssuance::state) defines it. Its parameters, in order:
+/// the time, the time again, and the state.
 macro_rules! state_condition {
     ($index:literal, $now:literal, $state:literal) => {
         concat!(
@@ -80,8 +80,8 @@ macro_rules! state_condition {
 }
 pub(crate) use state_condition;
 
-/// The counts of a coupon in `coupons AS c`, in the form that [`use_counts`] reads, from its last use `u` that a
-/// condition with an order finds.
+/// The counts of a coupon in `coupons AS c`, in the form that [`use_counts`] reads, from its last use `u`.
+/// `$from` follows `uses AS u`, such as a hint.
 macro_rules! use_counts_column {
     ($from:literal) => {
         concat!(

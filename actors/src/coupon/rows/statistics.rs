@@ -50,9 +50,9 @@ pub struct Tally {
     pub refunded: u64,
     /// Revocations.
     pub revoked: u64,
-    /// What the redemptions took off, in the currency's smallest unit.
+    /// The sum of the discounts of all redemptions, in the currency's smallest unit.
     pub discount_given: u128,
-    /// What the refunded ones of them had taken off.
+    /// The sum of the discounts of redemptions that were refunded, in the same unit.
     pub discount_refunded: u128,
 }
 
@@ -64,9 +64,9 @@ pub struct Statistics {
     /// The sequence of the last issuance that was read, and the number of the last use.
     issued: u64,
     used: u64,
-    /// True once all rows are read that there were.
+    /// True once all rows are read.
     pub is_complete: bool,
-    /// True if there are more than [`BUCKETS_MAX`] buckets. Then they are not all.
+    /// True if there are more than [`BUCKETS_MAX`] buckets. Then some are missing.
     pub is_too_long: bool,
 }
 
@@ -78,7 +78,7 @@ pub(crate) enum StatisticsRange {
 }
 
 impl StatisticsQuery {
-    /// Returns the bounds of times, the latter exclusive.
+    /// Returns the earliest time, and the time before which it must be, in microseconds since 1970.
     pub(crate) fn times(&self) -> (i64, i64) {
         let micros = |time: Option<Timestamp>, without| time.map_or(without, Timestamp::as_micros);
         (micros(self.from, i64::MIN), micros(self.to, i64::MAX))
@@ -100,9 +100,9 @@ impl Statistics {
         })
     }
 
-    /// Returns which rows the next step reads, at most [`ROWS_MAX`], of those that the row of a coupon with the
-    /// columns `issued` and `used` says there are; `None` if all are read. If there are fewer than were read
-    /// before, the database is not the one that it was, and the statistics begin anew.
+    /// Returns which rows the next step reads, at most [`ROWS_MAX`]; `None` if all are read. `row` has the
+    /// numbers of the coupon's issuances and uses, in the columns `issued` and `used`. If there are fewer
+    /// than were read before, the database went back in time, and the statistics begin anew.
     pub(crate) fn next(&mut self, row: &impl StoredRow) -> Result<Option<StatisticsRange>> {
         let (issued, used): (u64, u64) = (number(row, "issued")?, number(row, "used")?);
         if issued < self.issued || used < self.used {

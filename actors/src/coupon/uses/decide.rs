@@ -157,8 +157,8 @@ pub struct Terms<'a> {
 }
 
 impl Terms<'_> {
-    /// Returns what a step leads to at `now`, if this is the issuance's latest use, and `own` is what the order of
-    /// the step did with the issuance.
+    /// Returns what a step leads to at `now`. `latest` is the issuance's latest use, and `own` what the order
+    /// of the step did with the issuance before.
     pub fn decide(
         &self,
         latest: Option<&LatestUse>,
@@ -205,7 +205,7 @@ impl Terms<'_> {
         }
     }
 
-    /// Returns the figures of the use that a new step makes, or why it makes none.
+    /// Returns the figures of the use that a new step makes, or why it is refused.
     fn check(
         &self,
         latest: Option<&LatestUse>,
@@ -219,7 +219,7 @@ impl Terms<'_> {
                 (Some(UseKind::Reserved), Step::Redeem { .. } | Step::Release { .. }) if is_own => {
                     return Ok(latest.figures);
                 }
-                // What it holds is not a redemption.
+                // The order holds the issuance, but was not paid with it.
                 (Some(UseKind::Reserved), Step::Refund { .. }) if is_own => {}
                 _ => {
                     if let Some(refusal) = held(latest, now) {
@@ -237,7 +237,8 @@ impl Terms<'_> {
         match step {
             Step::Reserve { amount, .. } => self.figures(*amount).map(Some),
             Step::Redeem { order, amount } => {
-                // The hold of this order lapsed, and no other order reserved it since. Its figures stay.
+                // The hold of this order lapsed, and the issuance was not used since. The figures of the hold
+                // still apply.
                 let fixed = latest
                     .filter(|latest| latest.kind == UseKind::Reserved && latest.order.as_ref() == Some(order))
                     .and_then(|latest| latest.figures)
@@ -290,15 +291,15 @@ fn discount(offer: &Offer, amount: u64) -> u64 {
         Some(Discount::Amount(value)) => value.min(amount),
         Some(Discount::Rate(percent)) => {
             let part = u128::from(amount) * u128::from(percent) / 100;
-            // A part of the amount is not above the amount.
+            // The percentage is at most 100, so this fits.
             let part = u64::try_from(part).unwrap_or(u64::MAX);
             part.min(offer.max_discount.unwrap_or(u64::MAX)).min(amount)
         }
     }
 }
 
-/// Returns what becomes of a step that was taken before, or contradicts one that was taken; `None` if it may be a
-/// new wish.
+/// Returns the decision on a step that its order took before, or that contradicts one; `None` if it may be
+/// meant as a new step.
 ///
 /// A hold that has ended is no repetition: an order may reserve again. A redemption is repeated until its order
 /// reserves again, even if it was refunded, so that a late retry does not use the coupon for an order that was
@@ -311,12 +312,12 @@ fn repeated(latest: &LatestUse, own: Option<&OrderUses>, now: Timestamp, step: &
     }
     let own = own?;
     let is_amount = |amount: u64| own.latest.figures.is_some_and(|figures| figures.amount == amount);
-    // What its latest use is, and only that, holds an issuance.
+    // Only the latest use of an issuance can hold it. This is `Some` if it is one of this order.
     let has = latest.holds(now).filter(|_| latest.order == own.latest.order);
     let is_same = match (step, own.latest.kind) {
         (Step::Reserve { amount, .. }, UseKind::Reserved) if has.is_some() => is_amount(*amount),
         (Step::Redeem { amount, .. }, UseKind::Redeemed | UseKind::Refunded) => amount.is_none_or(is_amount),
-        // The right amount goes on to redeem.
+        // With the right amount this is a new step, which redeems.
         (
             Step::Redeem {
                 amount: Some(amount), ..

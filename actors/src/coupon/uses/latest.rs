@@ -16,8 +16,8 @@ use crate::time::Timestamp;
 /// Number of records in a block; blocks do not move when there are more.
 const BLOCK_RECORDS: usize = 1024;
 
-/// Maximum number of earlier orders that are remembered of an issuance. A retry comes soon after its first attempt,
-/// and memory must not grow with each order that only tries a coupon.
+/// Maximum number of earlier orders of an issuance that are remembered. A retry comes soon after its first
+/// attempt, and memory must not grow with each order that only tries a coupon.
 const EARLIER_ORDERS_MAX: usize = 16;
 
 /// A use as it is read when its owner is loaded.
@@ -56,14 +56,14 @@ impl<'a> From<&'a Use> for LoadedUse<'a> {
     }
 }
 
-/// What one order did with an issuance, as far as repeated steps are recognised by it.
+/// What one order did with an issuance, as needed to recognise a repeated step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrderUses {
     /// The order's latest use of the issuance.
     pub latest: LatestUse,
-    /// True if the order has released the issuance, then or earlier.
+    /// True if the order has ever released the issuance.
     pub has_released: bool,
-    /// True if the order was refunded, then or earlier.
+    /// True if the order was ever refunded.
     pub was_refunded: bool,
 }
 
@@ -119,9 +119,9 @@ struct Record {
     order_bytes: u8,
     kind: UseKind,
     returns: bool,
-    /// True if the order has released the issuance, now or earlier.
+    /// True if the order has ever released the issuance.
     has_released: bool,
-    /// True if the order was refunded, now or earlier.
+    /// True if the order was ever refunded.
     was_refunded: bool,
 }
 
@@ -278,7 +278,8 @@ impl Uses {
         Ok(())
     }
 
-    /// Returns how many bytes of memory they take, with orders counted as the allocator rounds them.
+    /// Returns the number of bytes of memory that the uses take, with the room that the allocator adds to
+    /// orders.
     pub fn bytes(&self) -> usize {
         let of_block =
             |block: &Block| block.records.capacity() * size_of::<Record>() + block.texts.capacity();

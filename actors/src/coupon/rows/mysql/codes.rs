@@ -41,11 +41,13 @@ impl CodeRows for MySqlStore {
 }
 
 impl MySqlStore {
-    /// Adds a secret of codes to the database at this URL, which running nodes learn of. Returns its number.
+    /// Adds a secret of codes to the database at this URL. Running nodes will learn of it. Returns its
+    /// number.
     ///
     /// # Errors
     ///
-    /// The reason.
+    /// If the database cannot be reached, does not answer in time (the secret may be stored then), or has
+    /// [`SECRETS_MAX`] secrets.
     pub async fn add_code_secret(url: &str) -> std::result::Result<u32, AddSecretError> {
         let opened = Self::connect_once(url).await;
         let mut connection = opened.map_err(|error| AddSecretError::Open(Box::new(error)))?;
@@ -74,7 +76,7 @@ async fn make_first(connection: &mut MySqlConnection) -> Result<()> {
     made.map(drop).map_err(on_write)
 }
 
-/// Adds a secret, and returns its number. `None` if there are as many as there may be.
+/// Adds a secret, and returns its number. `None` if there are [`SECRETS_MAX`] already.
 async fn add(connection: &mut MySqlConnection) -> Result<Option<u32>> {
     let added = sqlx::query(ADD)
         .bind(CodeSecret::random_text())

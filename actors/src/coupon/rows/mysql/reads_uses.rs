@@ -43,7 +43,7 @@ pub(super) fn latest_statement(dialect: Dialect, issuances: &[IssuanceId]) -> St
     )
 }
 
-/// Returns the latest uses of those of these issuances that were used.
+/// Returns the latest use of each of these issuances that was used.
 pub(super) async fn latest(
     connection: &mut MySqlConnection,
     dialect: Dialect,
@@ -90,7 +90,8 @@ pub(super) async fn last(connection: &mut MySqlConnection, coupon: CouponId) -> 
     Ok(UseNumber::new(number(&row, "use_sequence")?))
 }
 
-/// Returns the issuances of a coupon that were used after this use, in the order of their uses.
+/// Returns the issuances of a coupon that were used after this use, at most `limit`, in the order of their
+/// uses.
 pub(super) async fn since(
     connection: &mut MySqlConnection,
     coupon: CouponId,

@@ -41,12 +41,13 @@ impl CodeRows for SqliteStore {
 }
 
 impl SqliteStore {
-    /// Adds a secret of codes to this database file, also while a node uses it, which learns of the secret.
+    /// Adds a secret of codes to this database file, even while a node uses it. The node will learn of it.
     /// Returns its number.
     ///
     /// # Errors
     ///
-    /// The reason.
+    /// If the file cannot be opened, the disk does not answer in time (the secret may be stored then), or
+    /// there are [`SECRETS_MAX`] secrets.
     pub async fn add_code_secret(path: &Path) -> std::result::Result<u32, AddSecretError> {
         let opened = Self::connect_beside(path).await;
         let mut connection = opened.map_err(|error| AddSecretError::Open(Box::new(error)))?;
@@ -76,7 +77,7 @@ async fn make_first(connection: &mut SqliteConnection) -> Result<()> {
     made.map(drop).map_err(on_write)
 }
 
-/// Adds a secret, and returns its number. `None` if there are as many as there may be.
+/// Adds a secret, and returns its number. `None` if there are [`SECRETS_MAX`] already.
 async fn add(connection: &mut SqliteConnection) -> Result<Option<u32>> {
     let added = sqlx::query(ADD)
         .bind(CodeSecret::random_text())

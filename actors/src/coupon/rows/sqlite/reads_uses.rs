@@ -29,7 +29,7 @@ const OF_ISSUANCE: &str = concat!(
     " FROM uses WHERE coupon_id = ?1 AND sequence = ?2 AND use_sequence > ?3 ORDER BY use_sequence LIMIT ?4"
 );
 
-/// Returns the latest uses of those of these issuances that were used.
+/// Returns the latest use of each of these issuances that was used.
 pub(super) async fn latest(
     connection: &mut SqliteConnection,
     issuances: &[IssuanceId],
