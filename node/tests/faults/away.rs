@@ -90,8 +90,10 @@ impl Requester {
                     response.json::<Value>().await.unwrap(),
                 ))
             };
-            let (_, body) = answer.expect("the node answers");
-            let code = body["code"].as_str().unwrap_or("issued").to_owned();
+            let code = match answer.expect("the node answers") {
+                (201, _) => "issued".to_owned(),
+                (_, problem) => problem["code"].as_str().expect("a problem has a code").to_owned(),
+            };
             answers.push(TimedAnswer {
                 coupon,
                 asked,

@@ -79,9 +79,11 @@ async fn check_out(keys: &[String], store_url: impl FnOnce(&std::path::Path) -> 
         let id = format!("{coupon}-{sequence}");
         history.quote(&client, address, &id, 2_000).await.unwrap();
         let body: Value = serde_json::from_str(body).unwrap();
-        let answer = history.step(&client, address, &id, step, &body).await.unwrap();
-        let told = (answer.0, answer.1["code"].as_str().unwrap_or_default());
-        assert_eq!(told, (status, code), "{step} {body}");
+        let (told, answer) = history.step(&client, address, &id, step, &body).await.unwrap();
+        assert_eq!(told, status, "{step} {body}");
+        if status != 200 {
+            assert_eq!(answer["code"], code, "{step} {body}");
+        }
     }
     // One was given back to the quantity.
     let answer = history.issue(&client, address, coupon, "dave", "dave").await;
