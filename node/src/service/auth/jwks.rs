@@ -34,8 +34,8 @@ pub(super) fn keys(config: &Jwt, rules: &Rules) -> Result<Keys, InvalidConfig> {
         .map_err(|reason| InvalidConfig(format!("{name} {reason}")))
 }
 
-/// Reads the file when it changes, for as long as the future is polled, and calls `changed` with the new keys.
-/// A missing or invalid file is logged once, and the old keys stay.
+/// Reads the file when it changes, for as long as the future is polled, and calls `changed` with the new
+/// keys. A missing or invalid file is logged once, and the old keys stay.
 pub(super) async fn reload(path: &Path, rules: &Rules, changed: impl Fn(Keys)) {
     watched_file::watch(path, |text, is_first| {
         let keys = text

@@ -22,7 +22,7 @@ use super::{Role, TokenRefusal, watched_file};
 use crate::config::{Auth, InvalidConfig, RoleName};
 use crate::metrics::{self, KeySource, KeysRead};
 
-/// The name of the key that the admin token is.
+/// The name under which the admin token is a key.
 pub(super) const ADMIN_KEY: &str = "admin";
 
 /// The name of a key; cheap to clone.
@@ -93,7 +93,7 @@ impl KeyRing {
         }
     }
 
-    /// Returns the key whose secret a token is, with its role. Fails if the time of that key is over.
+    /// Returns the key whose secret a token is, with its role. Fails if the key has expired.
     pub(super) fn find(&self, token: &BearerToken<'_>) -> Result<Option<(KeyName, Role)>, TokenRefusal> {
         let BearerToken::Token { digest, .. } = token else {
             return Ok(None);
@@ -185,7 +185,7 @@ impl fmt::Debug for NamedKeys {
 
 /// A secret that was made for a key, and the entry that names it in the file.
 pub(crate) struct NewKey {
-    /// The secret, which nothing keeps.
+    /// The secret, which is stored nowhere.
     pub(crate) secret: String,
     /// The entry in TOML.
     pub(crate) entry: String,
@@ -195,7 +195,7 @@ pub(crate) struct NewKey {
 ///
 /// # Errors
 ///
-/// What is wrong with the name.
+/// If the name is not valid; the error says why.
 pub(crate) fn new_key(name: &str, role: RoleName, until: Option<Timestamp>) -> Result<NewKey, String> {
     file::check_name(name)?;
     let secret = super::random_secret();

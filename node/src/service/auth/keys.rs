@@ -122,7 +122,7 @@ impl Key {
 pub(super) struct Keys(Vec<Key>);
 
 impl Keys {
-    /// Returns no keys, until they are fetched.
+    /// Returns an empty set, for the time before keys are fetched.
     pub(super) const fn none() -> Self {
         Self(Vec::new())
     }
@@ -195,8 +195,8 @@ impl Keys {
         }
     }
 
-    /// Parses a JWK set that is published. Secrets in it are skipped, because any reader of the set could sign
-    /// tokens with them.
+    /// Parses a JWK set that is published. Secrets in it are skipped, because any reader of the set could
+    /// sign tokens with them.
     pub(super) fn published(text: &[u8], rules: &Rules) -> Result<(Self, Vec<String>), String> {
         let (Self(keys), mut skipped) = Self::set(text, rules)?;
         let (secrets, keys): (Vec<Key>, Vec<Key>) = keys

@@ -9,9 +9,9 @@ pub(crate) enum Role {
     User,
     /// Reads everything.
     Viewer,
-    /// Issues for others, and reads what a user has.
+    /// Issues for others, uses issuances for orders, exports them, and reads what a user has.
     Service,
-    /// Creates and changes coupons, and reads everything.
+    /// Creates and changes coupons, issues to many users, uses and revokes issuances, and reads everything.
     Operator,
     /// Everything.
     Admin,
