@@ -1,4 +1,4 @@
-//! `firstcome-bench load --checkout` from outside, against a service that lets every order redeem.
+//! Runs the program `firstcome-bench load --checkout` against a service that lets every order redeem.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -12,7 +12,7 @@ use std::thread;
 use serde_json::{Value, json};
 use testkit::time::Timestamp;
 
-/// One coupon, whose issuances any order redeems at any time, if `is_lax`; else none.
+/// A service with one coupon. If `is_lax`, any order may redeem any issuance at any time; otherwise none may.
 #[derive(Default)]
 struct Shop {
     is_lax: bool,
@@ -95,7 +95,7 @@ fn start(is_lax: bool) -> String {
     url
 }
 
-/// Answers the requests of a connection until it ends. A request whose client is gone is carried out.
+/// Answers the requests of a connection until it ends. A request is executed even if its client is gone.
 fn serve(mut stream: TcpStream, shop: &Mutex<Shop>) {
     let mut input = BufReader::new(stream.try_clone().unwrap());
     loop {

@@ -90,7 +90,8 @@ fn findings_exit_with_1_and_show_their_evidence() {
     );
 }
 
-/// Returns a use of the issuance, as answers show it, and the line of the step by which this order redeemed it.
+/// Returns a use of the issuance, as answers show it, and the line of the step by which this order redeemed
+/// it.
 fn redeemed(order: &str, ms: u64) -> (String, String) {
     let at = format!("2026-11-21T03:00:0{}.{:03}000Z", ms / 1_000, ms % 1_000);
     let shown = format!(

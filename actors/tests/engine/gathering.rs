@@ -1,5 +1,5 @@
-//! How many batches are needed for a small crowd of clients that send their next request as soon as the last
-//! request is answered, and for issuing and using in turn.
+//! The number of batches for a small crowd of clients that send their next request as soon as the last one is
+//! answered, and for issuances and uses that alternate.
 
 use actors::coupon::ids::Sequence;
 use actors::coupon::issue::IssueOutcome;
@@ -43,7 +43,7 @@ async fn the_next_requests_of_a_small_crowd_are_stored_in_one_batch_and_not_in_t
     );
 }
 
-/// Number of issuances, and of uses in turn with them.
+/// Number of issuances, and of the uses that alternate with them.
 const PAIRS: u32 = 30;
 
 /// Each of these requests would be a batch of its own if a batch held only neighbours of one sort.

@@ -11,7 +11,7 @@ use crate::support::Database;
 pub async fn nodes_that_start_together_make_one_secret_of_codes(database: &mut impl Database) {
     let store = database.store();
     assert_eq!(store.code_secrets().await.unwrap(), []);
-    // On a server, one that inserts the row at the same moment as another may be refused.
+    // A server may refuse the statement if another one inserts the row at the same moment.
     for made in join_all((0..8).map(|_| store.make_first_code_secret())).await {
         assert!(matches!(made, Ok(()) | Err(StoreError::NotStored(_))), "{made:?}");
     }

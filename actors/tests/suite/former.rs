@@ -1,6 +1,6 @@
-//! Proves that the former build works with the schema of this one. Its statements are kept as files, with values
-//! in place of its parameters: `former/mysql.sql` for MySQL and MariaDB, and `former/sqlite.sql`. They are
-//! executed on a database that this build made and wrote to, and this build then reads what they stored.
+//! Proves that the former build works with the schema of this one. Its statements are kept as files, with
+//! values in place of its parameters: `former/mysql.sql` for MySQL and MariaDB, and `former/sqlite.sql`. They
+//! are executed on a database that this build made and wrote to, and this build then reads what they stored.
 //!
 //! The former build has schema 3. When a release raises the schema, the files are written anew, from the
 //! statements of the build before it.
@@ -51,8 +51,8 @@ fn statements(file: &str, values: &[(&str, String)]) -> Vec<Statement> {
     all
 }
 
-/// Two coupons that this build made and wrote to: one with everything that the former build does not know, and
-/// one of another shard.
+/// Two coupons that this build made and wrote to: one has everything that the former build does not know, the
+/// other is in another shard.
 struct Stored {
     coupon: Owned,
     other: Owned,
@@ -135,8 +135,8 @@ impl Stored {
         }
     }
 
-    /// Checks that this build reads what the former build stored, keeps what that build does not know, and goes on
-    /// from there.
+    /// Checks that this build reads what the former build stored, keeps what that build does not know, and
+    /// goes on from there.
     async fn used_by_this_build(&self, store: &impl CouponStore) {
         let Self { coupon, other } = self;
         let id = coupon.id();

@@ -1,7 +1,7 @@
 //! The migration from the former schema, while nodes of the former build issue.
 //!
-//! `FIRSTCOME_MIGRATED` sets the number of issuances that are migrated. The times that this test prints are in
-//! `docs/operations.md`.
+//! `FIRSTCOME_MIGRATED` sets the number of issuances that are migrated. The times that this test prints are
+//! in `docs/operations.md`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,7 +43,7 @@ const FORMER: [(&str, &str); 6] = [
     ),
 ];
 
-/// Returns the statements that make a schema with these tables and columns the former one again.
+/// Returns the statements that turn a schema with these tables and columns back into the former one.
 fn back(found: &[(String, String)]) -> Vec<String> {
     let former = |table: &str| FORMER.iter().find(|(name, _)| *name == table);
     let mut statements = vec!["DELETE FROM firstcome_migrations WHERE version > 3".to_owned()];
@@ -71,17 +71,18 @@ const SQLITE_COLUMNS: &str = "
 SELECT t.name, c.name FROM sqlite_master AS t JOIN pragma_table_info(t.name) AS c
  WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%' ORDER BY t.name, c.cid";
 
-/// The number of issuances unless the environment sets another.
+/// Number of issuances by default.
 const ISSUANCES: u64 = 20_000;
 
-/// The longest that a batch may wait. The former build gives a batch up that waits for a table for longer.
+/// Maximum time that a batch may wait. The former build gives up a batch that waits longer for a table.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
 fn issuances() -> u64 {
     from_environment("FIRSTCOME_MIGRATED").unwrap_or(ISSUANCES)
 }
 
-/// Returns the statements that store this many issuances of a coupon, with user ids and keys of the usual length.
+/// Returns the statements that store this many issuances of a coupon, with user ids and keys of the usual
+/// length.
 fn filling(coupon: u64, count: u64) -> Vec<String> {
     const AT_ONCE: u64 = 1_000;
     let row = |n: u64| format!("({coupon},{n},'user-{n:011}',1,'{n:021x}',1795737600000000,NULL)");
@@ -93,8 +94,8 @@ fn filling(coupon: u64, count: u64) -> Vec<String> {
     firsts.map(statement).collect()
 }
 
-/// Stores issuances one after the other, as the former build does, until the migration is over. Returns how many
-/// were stored, and the longest time that one took.
+/// Stores issuances one after the other, as the former build does, until the migration is over. Returns how
+/// many were stored, and the longest time that one took.
 async fn issue(mut shell: MySqlConnection, owned: &Owned, is_over: &AtomicBool) -> (u64, Duration) {
     run(
         &mut shell,
@@ -173,7 +174,7 @@ pub async fn issuing_goes_on_during_the_migration_from_the_former_schema(kind: S
 
 /// A database in a file is migrated before its node serves.
 #[tokio::test]
-async fn a_file_is_migrated_from_the_former_schema_in_no_time() {
+async fn a_file_is_migrated_from_the_former_schema_within_a_second() {
     let mut file = SqliteFile::new().await;
     let full = create(&*file.store(), offer(None, 1)).await;
     file.store().close().await;

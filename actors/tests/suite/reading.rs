@@ -38,7 +38,7 @@ pub async fn all_reads_in_a_snapshot_show_its_moment(database: &impl Database) {
     let raised = other.change(2, |coupon| coupon.offer.total_quantity = Some(9));
     store.write(&batch([raised])).await.unwrap();
     let later = Owned::make(&*store, None, 1).await;
-    // None of what was stored meanwhile is in it, whatever is read.
+    // No read in the snapshot shows what was stored since it began.
     assert_eq!(snapshot.coupon(one.id()).await.unwrap(), Some(before));
     assert_eq!(snapshot.coupon(later.id()).await.unwrap(), None);
     let views = snapshot
@@ -58,8 +58,8 @@ pub async fn all_reads_in_a_snapshot_show_its_moment(database: &impl Database) {
     assert_eq!(store.coupon(one.id()).await.unwrap().unwrap().issued.get(), 3);
 }
 
-/// A page shows the issuances of a coupon and the coupon itself, while issuances are stored. Both agree in every
-/// page.
+/// A page shows the issuances of a coupon and the coupon itself, while issuances are stored. Both agree in
+/// every page.
 pub async fn a_page_and_its_coupons_are_of_one_moment(database: &impl Database) {
     const PAGES: usize = 200;
     let store = database.store();
@@ -101,8 +101,8 @@ pub async fn a_page_and_its_coupons_are_of_one_moment(database: &impl Database) 
     assert!(stored > 20, "only {stored} issuances were stored meanwhile");
 }
 
-/// Whenever a caller goes away, the connection comes back without a snapshot: every later read shows what was
-/// stored last, and as many snapshots as there are connections can begin.
+/// If a caller goes away at any moment, its connection comes back without a snapshot: later reads show what
+/// was stored last, and there can be as many snapshots as connections.
 pub async fn a_snapshot_that_is_dropped_at_any_moment_leaves_nothing_behind(database: &impl Database) {
     let store = database.store();
     let owned = Owned::make(&*store, None, 1).await;
@@ -197,7 +197,7 @@ pub async fn in_every_state(store: &impl CouponStore, owned: &Owned) -> Vec<Used
     all
 }
 
-/// The time at which states are asked for: a hold and an expiry at this time are over.
+/// The time at which states are computed. Holds and ends of use at this time have passed.
 fn now() -> Timestamp {
     after_noon(99)
 }
@@ -327,7 +327,7 @@ pub async fn an_issuance_is_read_with_its_coupon(database: &impl Database) {
     assert_eq!(page.unwrap(), None);
 }
 
-/// The coupons of a page are those of its issuances, each as it is.
+/// The coupons of a page are those of its issuances, with all their fields.
 pub async fn a_page_has_the_coupons_of_its_issuances(database: &impl Database) {
     let store = database.store();
     let mut views = HashMap::new();

@@ -1,4 +1,4 @@
-//! Statistics of coupons: what is counted, and how computations go on.
+//! Statistics of coupons: what is counted, and how a computation continues an earlier one.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -16,7 +16,8 @@ use crate::using;
 /// Far longer than any of these tests takes.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Computes statistics step by step, each in a snapshot of its own, as computations do that go on later.
+/// Computes statistics step by step, with a snapshot for each step, as if each step continued an earlier
+/// computation.
 async fn computed(store: &dyn CouponRows, query: StatisticsQuery) -> Statistics {
     let mut so_far = Statistics::default();
     let begun = Instant::now();
@@ -96,7 +97,7 @@ pub async fn statistics_count_every_row_once_by_time(database: &impl Database) {
         (first, some.buckets.len(), some.total().issued),
         (Some(after_noon(5).as_micros()), 4, 4)
     );
-    // A computation that goes on counts what was stored meanwhile, and nothing twice.
+    // A computation that continues an earlier one counts what was stored since, and nothing twice.
     (query.from, query.to, query.bucket_micros) = (None, None, 1_000_000);
     let before = computed(&*store, query).await;
     let next = owned.issuance(COUNT + 1, "ann", 85);

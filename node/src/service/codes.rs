@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_secret_is_known_before_it_is_used_and_former_codes_stay_good() {
+    fn a_new_secret_is_known_before_it_is_used_and_former_codes_stay_valid() {
         let first = secret(1, 600);
         let codes = known(std::slice::from_ref(&first), Duration::ZERO);
         let former = codes.of(id());

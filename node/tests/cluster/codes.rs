@@ -1,4 +1,4 @@
-//! Codes of issuances: all nodes make the same, and all take those of before a rotation of the secret.
+//! Codes of issuances: all nodes make the same codes, and accept those from before a rotation of the secret.
 
 use std::process::Command;
 

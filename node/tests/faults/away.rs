@@ -131,7 +131,7 @@ async fn away(
     stage.not_ready("no_store").await;
     let accepted = stage.logged(ACCEPTS);
     stage.not_ready("no_lease").await;
-    // Also while a beat hangs.
+    // This holds even while a beat hangs.
     assert_eq!(stage.metric("coupon_lease_remaining_seconds").await, 0.0);
     let seconds = from_environment("FIRSTCOME_AWAY_SECONDS").unwrap_or(AWAY_SECONDS);
     eventually("the time has passed", async || {

@@ -18,7 +18,7 @@ const ROWS: u64 = 9_999;
 /// machine.
 const BREAKS_WITHIN: Duration = Duration::from_secs(8);
 
-/// Stores issuances past the node.
+/// Stores issuances in the database, without the node.
 async fn fill(stage: &Stage<'_>, coupon: u64) {
     let statement = format!(
         "INSERT INTO issuances (coupon_id, sequence, user_id, nth, request_key, issued_at)

@@ -19,8 +19,9 @@ use crate::FIRSTCOME;
 /// Number of coupons. The titles of none contain what is searched for.
 const COUPONS: usize = 200_000;
 
-/// The searches take turns, so each gets a small part of the time of a request. There are so many that all of them
-/// take about this long, which is several times what a request may take. One search alone may end within a request.
+/// The searches take turns, so each gets a small part of the time of a request. There are so many that all of
+/// them take about this long, which is several times what a request may take. One search alone may end within
+/// a request.
 const WORK: Duration = Duration::from_secs(12);
 
 /// Maximum number of searches, below that of a node.
@@ -35,7 +36,7 @@ const LIMIT: Duration = Duration::from_secs(240);
 /// Number of coupons of a list that takes several steps, within one request.
 const SEVERAL_STEPS: usize = 20_000;
 
-/// Makes a statement that creates so many coupons, which have ended.
+/// Makes a statement that creates this many coupons, which have ended.
 fn creation(concatenated: &str, count: usize) -> String {
     format!(
         "INSERT INTO coupons (title, per_user_limit, ends_at, status, version, created_at, updated_at, creation_key, creation_body)
@@ -71,8 +72,8 @@ impl Searched {
         (response.status().as_u16(), response.json().await.unwrap())
     }
 
-    /// Lists page by page until the list ends, as clients do. Returns the titles found, and how often the node asked
-    /// for a retry. Calls `after_first` after the first of these answers.
+    /// Lists page by page until the list ends, as clients do. Returns the titles found, and how often the
+    /// node asked for a retry. Calls `after_first` after the first of these answers.
     async fn search(&self, query: &str, after_first: impl AsyncFn()) -> (Vec<Value>, u32) {
         let (mut titles, mut retries, mut cursor) = (Vec::new(), 0, String::new());
         within(LIMIT, &format!("the list {query} ends"), async || {
@@ -118,7 +119,7 @@ impl Searched {
         let number = WORK.as_millis() / alone.as_millis().max(1);
         let number = usize::try_from(number).unwrap().clamp(10, SEARCHES_MAX);
         println!("one search takes {alone:?} and {retries} retries; {number} searches follow");
-        // The first searches have a snapshot for themselves and may end within a request.
+        // The first searches share their snapshot with no others, and may end within a request.
         let last = number - 1;
         let searches = (0..number).map(async |number| {
             let query = match number {
@@ -158,7 +159,8 @@ async fn create(searched: &Searched, status: &str) -> u64 {
     coupon["id"].as_u64().unwrap()
 }
 
-/// Returns the title in letters of either case, so that each list is searched for, and none is a copy.
+/// Returns the title in letters of varying case, so that each list is searched, and none is answered from a
+/// copy.
 fn spelled(number: usize) -> String {
     let letter = |(at, letter): (usize, char)| match number >> at & 1 {
         0 => letter.to_ascii_lowercase(),
@@ -169,8 +171,8 @@ fn spelled(number: usize) -> String {
     format!("{first}%20{second}")
 }
 
-/// The first and the last coupon of a long list change their places between live and paused, in one transaction. A
-/// list that takes several steps always shows exactly one of them.
+/// The first and the last coupon of a long list change their places between live and paused, in one
+/// transaction. A list that takes several steps always shows exactly one of them.
 async fn shows_one_moment(searched: &Searched, ids: [u64; 2], toggle: impl AsyncFn(&str)) {
     const LISTS: usize = 200;
     let [first, last] = ids;
@@ -310,8 +312,8 @@ async fn nearly_all_redeemed() -> (Searched, u64, tempfile::TempDir) {
     (searched, coupon, folder)
 }
 
-/// Searches that take longer than a request go on with each retry. They find what was given back meanwhile, also
-/// where they have been before.
+/// Searches that take longer than a request continue with each retry. They find issuances that were given
+/// back meanwhile, even among those that they have already examined.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn searches_for_issuances_end_and_miss_no_use() {
     let (searched, coupon, _folder) = nearly_all_redeemed().await;
@@ -327,7 +329,7 @@ async fn searches_for_issuances_end_and_miss_no_use() {
             .json(&json!({"order_id": "order-77"}));
         assert_eq!(refund.send().await.unwrap().status(), 200);
     };
-    // So many that none ends within a request.
+    // There are so many searches that none ends within a request.
     let searches = (0..24).map(async |after: u64| {
         let (mut retries, mut found) = (0, Vec::new());
         within(LIMIT, "the list ends", async || {

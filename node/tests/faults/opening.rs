@@ -196,7 +196,7 @@ async fn a_node_waits_for_a_server_that_is_not_there_yet(kind: ServerKind) {
     .await;
 }
 
-/// Checks that what a starting node refuses is in the metrics of its outcomes.
+/// Checks that a starting node counts what it refuses, by outcome.
 async fn assert_refusals_are_counted(address: &str) {
     let client = reqwest::Client::new();
     let post = |path: &str| client.post(format!("http://{address}{path}"));

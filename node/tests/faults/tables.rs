@@ -1,4 +1,4 @@
-//! The rows of uses in each database, after a checkout: the checker reads them past the service.
+//! The rows of uses in each database after a checkout, which the checker reads without the service.
 
 use reqwest::Client;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use testkit::servers::{Server, ServerKind};
 
 use crate::FIRSTCOME;
 
-/// Steps of issuances, with what each is answered: a status, and a code unless that is 200.
+/// Steps with issuances, and the status and code of each answer; no code if the status is 200.
 const STEPS: [(u64, &str, &str, u16, &str); 12] = [
     (
         1,

@@ -166,7 +166,7 @@ async fn a_call_with_a_wrong_id_issues_nothing_and_names_its_place() {
 }
 
 #[tokio::test]
-async fn a_large_body_is_read_only_from_those_who_may_send_one() {
+async fn a_large_body_is_read_only_from_clients_that_may_send_one() {
     let directory = tempfile::tempdir().unwrap();
     let text = keys::entry("shop", "service") + &keys::entry("support", "viewer");
     let file = keys::write(directory.path(), &text);
@@ -192,7 +192,7 @@ async fn a_large_body_is_read_only_from_those_who_may_send_one() {
     beyond.assert_refused(413, "TOO_LARGE");
     assert_eq!(beyond.body["detail"], "at most 262144 bytes");
     assert_eq!(node.get(&format!("/v1/coupons/{id}")).await.body["issued"], 0);
-    // The answer comes before the body, if the client waits for leave to send it.
+    // If the client waits for `100 Continue`, the answer comes before the body is sent.
     for (token, first_line) in [("", "HTTP/1.1 401 "), (ADMIN_TOKEN, "HTTP/1.1 100 ")] {
         let mut stream = TcpStream::connect(node.service.address()).await.unwrap();
         let head = format!(

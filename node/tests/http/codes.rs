@@ -104,7 +104,7 @@ async fn an_issuance_is_named_by_its_code_wherever_its_id_stands() {
         assert_eq!(shop.node.get_as("alice", &quote).await.body["usable"], true);
         let uses = shop.node.admin_get(&format!("{path}/uses")).await;
         assert!(uses.body["items"].as_array().unwrap().len() >= 4, "{uses:?}");
-        // A code gives no right.
+        // A code gives no rights.
         shop.node
             .get_as("bob", &path)
             .await
@@ -117,7 +117,7 @@ async fn an_issuance_is_named_by_its_code_wherever_its_id_stands() {
     assert_taken(&revoked, "revoked", false);
 }
 
-/// Asks for everything that names an issuance in its path.
+/// Sends each request that names an issuance in its path.
 async fn ask_all(node: &TestNode, name: &str) -> Vec<Reply> {
     let path = format!("/v1/issuances/{name}");
     let mut replies = Vec::new();
@@ -170,7 +170,7 @@ async fn a_wrong_code_is_refused_without_a_read_of_the_database() {
             reply.assert_refused(400, "MALFORMED");
         }
     }
-    // Who may not ask is told so first.
+    // A missing right is reported first.
     let path = format!("/v1/issuances/{other}");
     node.get(&path).await.assert_refused(401, "UNAUTHENTICATED");
     let redeem = node.request(Method::POST, &format!("{path}/redeem"));
@@ -180,7 +180,7 @@ async fn a_wrong_code_is_refused_without_a_read_of_the_database() {
 }
 
 #[tokio::test]
-async fn codes_of_before_a_restart_are_good_after_it() {
+async fn codes_made_before_a_restart_stay_valid() {
     let shop = Shop::open(json!({})).await;
     let (id, code) = issue(&shop, "alice").await;
     let node = shop.node.restart().await;
@@ -238,7 +238,7 @@ impl Issued {
 }
 
 #[tokio::test]
-async fn a_running_node_learns_of_a_new_secret_and_takes_codes_of_before() {
+async fn a_running_node_learns_of_a_new_secret_and_accepts_former_codes() {
     let issued = Issued::start().await;
     let (_, former) = issued.read("1-1").await;
     let (succeeded, printed, errors) = run(&issued.data, &["codes", "rotate"]);

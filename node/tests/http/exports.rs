@@ -26,7 +26,7 @@ const ISSUED_AT_MICROS: u64 = 1_795_737_600_000_000;
 const PORTION: u64 = 400;
 
 impl TestNode {
-    /// Makes a coupon with this many issuances, which are stored past the node.
+    /// Makes a coupon, and stores this many issuances of it in the database, without the node.
     async fn filled(&self, issuances: u64) -> u64 {
         let coupon = self.coupon(json!({})).await;
         fill(&self.database(), coupon, issuances).await;
@@ -72,10 +72,10 @@ enum Ending {
     Broken,
 }
 
-/// The last chunk, after the end of the chunk before it. No line ends so.
+/// The last chunk, after the end of the chunk before it. No line of an export ends with this.
 const LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
 
-/// A response in chunks on its way, as its bytes are.
+/// A response in chunks that is being received, byte by byte.
 struct Download {
     stream: TcpStream,
     bytes: Vec<u8>,
@@ -341,7 +341,8 @@ async fn an_export_breaks_off_at_once_when_the_node_stops() {
     let begun = Instant::now();
     let (stopped, (_, body, ending)) = tokio::join!(node.service.stop(), export.end());
     stopped.unwrap();
-    // The whole export would take twenty seconds, and the stop waits ten for requests.
+    // The whole export would take twenty seconds, and the node waits only ten seconds for requests when it
+    // stops.
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     assert_eq!(ending, Ending::Broken);
     assert!(!sequences(&body).is_empty());
@@ -359,7 +360,7 @@ async fn a_reader_that_stops_reading_is_cut_and_frees_its_place_and_its_bytes() 
     let stream = connect_from(1, node.service.address()).await;
     let mut idle = Download::begin(stream, &export_path(id, "ndjson", "")).await;
     idle.lines(1).await;
-    // One portion is counted as long as the export is there, and there is no room for another one.
+    // One portion is counted until the export ends, and there is no room for another export.
     let unsent = metric(&node, "coupon_http_unsent_bytes").await;
     assert!(unsent >= 512_000.0, "{unsent}");
     let refused = node

@@ -148,10 +148,9 @@ impl ClientAt {
 
 /// The longest list, of about a quarter of a mebibyte.
 const LIST: &str = "/v1/coupons?limit=200";
-/// What the node may hold unsent, the least that can be configured. It is room for six or seven of these
-/// lists, and what is reserved.
+/// Minimum of `limits.unsent_bytes_max`: room for six or seven of these lists, and the reserve.
 const UNSENT_BYTES_MAX: f64 = 2_097_152.0;
-/// What lists may take of it.
+/// The part of it that lists may take.
 const LISTS_BYTES_MAX: f64 = UNSENT_BYTES_MAX / 4.0 * 3.0;
 
 /// A node in a process of its own, so that its metrics count one test alone.

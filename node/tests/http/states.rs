@@ -196,7 +196,7 @@ async fn wrong_values_of_a_lists_parameters_are_named() {
     }
 }
 
-/// Opens the database of a node that runs, to store what would take long over HTTP.
+/// Opens the database of a running node, to store rows that would take long to store over HTTP.
 async fn shell(node: &TestNode) -> SqliteConnection {
     let options = SqliteConnectOptions::new().filename(node.database());
     options
@@ -206,8 +206,8 @@ async fn shell(node: &TestNode) -> SqliteConnection {
         .unwrap()
 }
 
-/// Stores this many issuances of a coupon, of which all but those with these sequences are redeemed. `user` is an
-/// expression of the number `n`.
+/// Stores this many issuances of a coupon, of which all but those with these sequences are redeemed. `user`
+/// is an expression of the number `n`.
 async fn store_redeemed(node: &TestNode, coupon: u64, count: u32, user: &str, but: &[u32]) {
     let mut shell = shell(node).await;
     let but: Vec<String> = but.iter().map(u32::to_string).collect();
@@ -271,7 +271,8 @@ async fn one_usable_issuance_of_ten_thousand_is_on_the_first_page() {
     }
 }
 
-/// A list of a whole coupon by state takes several steps, and fills its page however far apart the issuances are.
+/// A list of a whole coupon by state takes several steps, and fills its page however far apart the issuances
+/// are.
 #[tokio::test]
 async fn a_list_of_a_whole_coupon_by_state_fills_its_pages() {
     const COUNT: u32 = 30_000;

@@ -156,7 +156,7 @@ async fn store(node: &TestNode, coupon: u64, count: u32) {
     shell.close().await.unwrap();
 }
 
-/// Many rows are counted in the time of a request, and many clients cost no more than one.
+/// Many rows are counted within the time of a request, and for many clients only once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn statistics_of_many_rows_are_computed_once_for_all_clients() {
     const COUNT: u32 = 100_000;

@@ -163,7 +163,7 @@ async fn all_that_became_of_an_issuance_is_listed_and_found_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_late_retry_is_told_again_whatever_came_after_its_step_also_after_a_restart() {
+async fn a_late_retry_is_replayed_whatever_came_after_its_step_even_after_a_restart() {
     let mut shop = Shop::open(json!({})).await;
     let path = shop.issue("alice").await;
     let a = json!({"order_id": "a"});

@@ -16,7 +16,7 @@ const FIRSTCOME: &str = env!("CARGO_BIN_EXE_firstcome");
 
 const MILLION: u64 = 1_000_000;
 const BYTES_MAX: u64 = 100_000_000;
-/// Number of uses, each of an issuance of its own by an order of its own: no other uses take more memory.
+/// Number of uses. Each is of another issuance and by another order, which takes the most memory.
 const USES: u64 = 300_000;
 const BYTES_MAX_WITH_USES: u64 = 140_000_000;
 /// Several times as long as loading takes on an idle machine. No time is promised, but the time must not grow
@@ -85,7 +85,7 @@ async fn a_million_issuances_take_a_hundred_megabytes_and_forty_more_with_uses_a
     is_within(&what, folder.path(), coupon, &mut sequence, BYTES_MAX_WITH_USES).await;
 }
 
-/// Checks the memory and the time of loading what is stored, of which this is the highest sequence.
+/// Checks the memory and the time that loading takes. `sequence` is the highest stored one.
 async fn is_within(what: &str, folder: &Path, coupon: u64, sequence: &mut u64, bytes_max: u64) {
     let (mut least, mut fastest) = (u64::MAX, Duration::MAX);
     // Other programs run on the machine, and the system may or may not give huge pages to the allocator. So

@@ -158,7 +158,7 @@ fn a_longer_code_than_an_issuance_needs_is_wrong() {
 }
 
 #[test]
-fn codes_that_were_signed_under_any_secret_are_good() {
+fn codes_that_were_signed_under_any_secret_are_valid() {
     let former = secrets(1..=1).code(id(42, 17));
     let (both, other) = (secrets(1..=2), secrets(2..=2));
     let new = both.code(id(42, 17));

@@ -135,9 +135,9 @@ impl World {
         Ok(())
     }
 
-    /// Checks that the rules lead to this outcome, at some moment between the request and now. Everything that the
-    /// owner had decided before is stored when it answers. No hold of the simulation lapses between two steps, so
-    /// any clock will do.
+    /// Checks that the rules lead to this outcome, at some moment between the request and now. Everything
+    /// that the owner had decided before is stored when it answers. No hold of the simulation lapses between
+    /// two steps, so any clock will do.
     fn check_decision(
         &self,
         id: IssuanceId,

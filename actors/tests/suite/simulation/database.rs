@@ -37,7 +37,7 @@ pub struct Database {
     pub uses: HashMap<CouponId, Vec<Use>>,
     /// True if holds are not loaded, because a test takes that out.
     pub forgets_holds: bool,
-    /// True if the orders of releases and refunds are not loaded, because a test takes that out.
+    /// True if a test takes out that the orders of releases and refunds are loaded.
     pub forgets_repeats: bool,
     /// The versions of each coupon, in the order of their commits.
     pub history: HashMap<CouponId, Vec<Coupon>>,
@@ -45,7 +45,7 @@ pub struct Database {
     pub additions: HashMap<TallyId, Vec<Addition>>,
     /// True if the fence is not checked, because a test takes it out.
     pub unfenced: bool,
-    /// True if the fence of uses alone is not checked.
+    /// True if a test takes out that the fence of uses is checked.
     pub uses_unfenced: bool,
     /// True if a node is ended although it has beaten since its row was read. A test takes that check out.
     pub ends_blindly: bool,

@@ -1,5 +1,5 @@
-//! Histories of several nodes, which may refuse for a while based on the version before a change that does not
-//! widen.
+//! Histories of several nodes, which may refuse for a while based on the version before a change that does
+//! not widen.
 
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ fn refusing_with_paused_after_a_close_is_a_finding_unless_lag_is_allowed() {
     is_clean(&world);
 }
 
-/// A node that has not heard of a pause may refuse for a while based on the version before the pause, which may
-/// come from a raise without an answer. Once a change that widens is answered, no node may.
+/// A node that has not heard of a pause may refuse for a while based on the version before the pause, which
+/// may come from a raise without an answer. Once a change that widens is answered, no node may.
 #[test]
 fn a_node_may_lag_behind_a_pause_after_a_raise_of_unknown_outcome() {
     let mut world = sale();
@@ -37,8 +37,8 @@ fn a_node_may_lag_behind_a_pause_after_a_raise_of_unknown_outcome() {
     finds(&world, FindingKind::StaleRefusal);
 }
 
-/// The answer to a pause that finds the coupon paused shows a raise of unknown outcome. It promises nothing about
-/// what nodes have heard.
+/// The answer to a pause of a paused coupon shows a raise of unknown outcome. It does not mean that other
+/// nodes know of the raise.
 #[test]
 fn a_raise_that_only_other_answers_show_ends_no_lag() {
     let mut world = sale();

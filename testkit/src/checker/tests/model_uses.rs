@@ -1,5 +1,5 @@
-//! Random runs of a small, correct service whose issuances are used, in which the checker must find nothing. If one
-//! thing in a run is changed, the checker must find something.
+//! Random runs of a small, correct service whose issuances are used, in which the checker must find nothing.
+//! If one thing in a run is changed, the checker must find something.
 
 use proptest::prelude::*;
 
@@ -9,7 +9,8 @@ use super::*;
 use crate::history::{Change, Patch, Quote, QuoteAnswer, Step, StepAnswer, StepCall, StepRefusal};
 use crate::rows::{Discount, OrderFigures, ShownUse, UseKind, UseRow, UsedIssuance};
 
-/// Milliseconds after the beginning at which the first step is sent. The end of use is near the end of a long run.
+/// Milliseconds after the beginning at which the first step is sent. The end of use is near the end of a long
+/// run.
 const BEGIN: i64 = 38_000;
 
 /// What a client does.
@@ -28,8 +29,8 @@ enum Fate {
     NeverDecided,
 }
 
-/// What a client does, with the pause before its call, the time from call to answer, and when within that time the
-/// service decides.
+/// What a client does: the pause before its call, the time from call to answer, and the time of the decision
+/// within that.
 #[derive(Debug, Clone)]
 struct Asks {
     gap_ms: i64,
@@ -209,7 +210,7 @@ impl Shop {
     }
 }
 
-/// Returns what becomes of a step that was taken before, or that contradicts one.
+/// Returns the answer to a step that was taken before, or that contradicts one.
 fn repeated(life: &[UseRow], holds: Option<&UseRow>, step: &Step) -> Option<Outcome> {
     let told = |is_same: bool, row: &UseRow| match is_same {
         true => Outcome::Replayed,

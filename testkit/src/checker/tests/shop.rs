@@ -6,7 +6,7 @@ use crate::history::{Quote, QuoteAnswer, Step, StepAnswer, StepCall, StepRefusal
 use crate::ids::{IssuanceId, OrderId, Sequence};
 use crate::rows::{Discount, OrderFigures, ShownUse, Terms, UseCounts, UseKind, UseRow, UsedIssuance};
 
-/// When the issuances can no longer be used.
+/// The end of use of the issuances.
 pub(super) const END: i64 = 50_000;
 
 /// The hold of [`reserve`], in seconds.

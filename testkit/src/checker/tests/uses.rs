@@ -1,4 +1,4 @@
-//! Uses with one fault each, and clean ones near them.
+//! Histories of uses: each has one fault, and clean ones differ little from them.
 
 use super::shop::{self, END, HOLD, Shop, order, redeem, refund, release, reserve};
 use super::world::at;
@@ -84,7 +84,7 @@ fn a_refund_is_forgotten_after_sixteen_other_orders() {
 }
 
 #[test]
-fn a_told_step_that_is_not_stored_is_a_finding() {
+fn an_answered_step_that_is_not_stored_is_a_finding() {
     let mut shop = checkout();
     shop.used().pop();
     shop.finds(FindingKind::StepNotStored);
@@ -117,7 +117,7 @@ fn a_told_step_that_is_not_stored_is_a_finding() {
 }
 
 #[test]
-fn an_answer_that_lacks_a_step_that_was_told_before_is_a_finding() {
+fn an_answer_that_lacks_a_step_answered_before_is_a_finding() {
     let mut shop = checkout();
     shop.told(2_005, 2_500, 1, &redeem("o", None), 1, true);
     shop.is_clean();
@@ -213,7 +213,7 @@ fn a_use_after_the_end_is_a_finding_unless_its_hold_began_before() {
 }
 
 #[test]
-fn uses_that_no_life_of_an_issuance_gives_are_findings() {
+fn uses_that_cannot_follow_each_other_are_findings() {
     let lives: [&[Step]; 6] = [
         &[release("o")],
         &[refund("o")],
@@ -281,7 +281,7 @@ fn a_refusal_that_was_not_true_is_a_finding() {
         (2_500, &release("q"), &StepRefusal::NotReserved, true),
         (1_050, &release("o"), &StepRefusal::NotReserved, false),
         (2_500, &refund("q"), &StepRefusal::NotRedeemed, true),
-        // It was refunded, so that the refund is to be told again.
+        // It was refunded, so the refund must be answered as a replay.
         (2_500, &refund("o"), &StepRefusal::NotRedeemed, false),
         (3_500, &refund("o"), &StepRefusal::Redeemed(None), false),
         (2_500, &reserve("q", 99), &minimum(100), true),
@@ -316,7 +316,7 @@ fn an_end_of_use_counts_within_the_tolerance_of_clocks() {
             "{call}"
         );
     }
-    // Another end than the issuance has.
+    // This is not the end of use of the issuance.
     let mut shop = Shop::new();
     let refusal = StepRefusal::Expired {
         usable_until: at(END + 1),
@@ -359,7 +359,7 @@ fn a_number_of_a_use_that_is_missing_or_given_twice_is_a_finding() {
 }
 
 #[test]
-fn a_use_that_nobody_asked_for_is_a_finding_unless_others_used_the_coupon() {
+fn a_use_without_a_request_is_a_finding_unless_others_used_the_coupon() {
     let mut shop = checkout();
     shop.row(9_000, 9_010, 2, &redeem("q", Some(1_000)), 150);
     shop.finds(FindingKind::UseWithoutRequest);
@@ -422,7 +422,7 @@ fn a_revocation_that_returns_quantity_allows_one_more_issuance() {
             false => shop.finds(FindingKind::OverQuantity),
         }
     }
-    // The one that was given back was not issued again when this was refused.
+    // The quantity that was given back had not been issued again when this was refused.
     let mut shop = Shop::new();
     shop.made(1_000, 1_010, 1, &Step::Revoke { returns: true }, 0);
     shop.world
