@@ -1,8 +1,8 @@
 //! Coupons, as a kind: the offer, its issuances, the requests and decisions about them, and their rows.
 //!
 //! [`issue`], [`change`] and [`uses`] decide from the [`ledger`], and [`entry`] has the stored form of their
-//! decisions; [`change_keys`] recognises repeated changes, and [`record`] is what is kept of them. [`code`] has the
-//! names of issuances that people type. [`kind`] puts these modules together for the engine.
+//! decisions; [`change_keys`] recognises repeated changes, and [`record`] is what is kept of them. [`code`]
+//! has the names of issuances that people type. [`kind`] puts these modules together for the engine.
 //! [`client`] is what the HTTP side of a node uses.
 
 pub mod change;

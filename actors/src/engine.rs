@@ -195,8 +195,8 @@ impl<K: Kind> Engine<K> {
         })
     }
 
-    /// Brings a request to its owner, or answers it at the door. Answers within `deadline`. What happens to the
-    /// request is recorded as parts of `span`.
+    /// Brings a request to its owner, or answers it at the door. Answers within `deadline`. What happens to
+    /// the request is recorded as parts of `span`.
     ///
     /// Cancel safety: a dropped future may leave the request decided. If the request is repeatable, the
     /// caller can send it again and gets the decision.

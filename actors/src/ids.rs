@@ -252,8 +252,8 @@ impl AuthorKind {
     }
 }
 
-/// Who asked for something that is stored: a user or a named key. Its text is the word for the kind, a colon, and the
-/// name.
+/// Who asked for something that is stored: a user or a named key. Its text is the word for the kind, a colon,
+/// and the name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Author {
     kind: AuthorKind,

@@ -289,8 +289,8 @@ struct Recording {
 }
 
 impl Recording {
-    /// Ends the span if it has not ended, and hands it to the receiver. Most spans are not recorded, so this is
-    /// kept out of the code that drops them.
+    /// Ends the span if it has not ended, and hands it to the receiver. Most spans are not recorded, so this
+    /// is kept out of the code that drops them.
     #[cold]
     fn hand_over(self: Box<Self>) {
         let Self { receiver, record, .. } = *self;

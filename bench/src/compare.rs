@@ -75,8 +75,8 @@ pub struct Compare {
     /// The redo log of database servers, in MiB; by default their own, which is about 100 MiB.
     #[arg(long, value_parser = clap::value_parser!(u32).range(64..=65_536))]
     redo_log_mib: Option<u32>,
-    /// Number of issuances that `million` and `exports` store beforehand. `hand-offs` and `uses` store the same
-    /// number for each coupon, but at most 100,000.
+    /// Number of issuances that `million` and `exports` store beforehand. `hand-offs` and `uses` store the
+    /// same number for each coupon, but at most 100,000.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     issued: u64,
     /// Number of coupons that `sleeping` makes.

@@ -3,8 +3,9 @@
 //!
 //! [`crowd`] determines user, key and coupon of each request, and [`arrivals`] determines its time.
 //! [`mod@drive`] runs threads of [`connection`]s, which read answers with [`response`] and count them in
-//! [`tally`]. With `--checkout`, [`checkout`] uses what was issued. [`testkit::history::file`] records them for the checker, and [`report`] shows them. [`ceiling`]
-//! is the highest rate of this tool itself. `scheduling` keeps the tool from interrupting the service.
+//! [`tally`]. With `--checkout`, [`checkout`] uses what was issued. [`testkit::history::file`] records them
+//! for the checker, and [`report`] shows them. [`ceiling`] is the highest rate of this tool itself.
+//! `scheduling` keeps the tool from interrupting the service.
 
 pub mod arrivals;
 pub mod ceiling;

@@ -1,12 +1,12 @@
 //! The service without HTTP: the calls that the API and tests use.
 //!
 //! [`Service`] holds the engine and everything that a request passes before it. [`auth`] authenticates
-//! principals. `issuances` issues coupons, `bulk` issues to many users, `uses` uses issuances, `exports` reads all
-//! issuances of a coupon, [`codes`] makes and reads codes of issuances, `coupons` creates, changes and reads coupons,
-//! `coupon_lists` and `issuance_lists` read lists, and `statistics` counts what happened. What many clients read at
-//! once comes from short-lived [`copies`]. [`list`] cuts pages, [`user_limit`] limits a user's rate, and `cluster`
-//! shows nodes and shards.
-//! All calls of the engine and its store go through [`engine`].
+//! principals. `issuances` issues coupons, `bulk` issues to many users, `uses` uses issuances, `exports`
+//! reads all issuances of a coupon, [`codes`] makes and reads codes of issuances, `coupons` creates, changes
+//! and reads coupons, `coupon_lists` and `issuance_lists` read lists, and `statistics` counts what happened.
+//! What many clients read at once comes from short-lived [`copies`]. [`list`] cuts pages, [`user_limit`]
+//! limits a user's rate, and `cluster` shows nodes and shards. All calls of the engine and its store go
+//! through [`engine`].
 
 pub(crate) mod auth;
 pub(crate) mod bulk;

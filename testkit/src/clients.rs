@@ -130,8 +130,8 @@ impl Clients {
         self.addresses.clone()
     }
 
-    /// Keeps the administrator from changing anything, and clients from using what they were issued, until the
-    /// guard is dropped.
+    /// Keeps the administrator from changing anything, and clients from using what they were issued, until
+    /// the guard is dropped.
     pub async fn without_changes(&self) -> Quiet {
         Arc::clone(&self.changing).write_owned().await
     }
@@ -230,8 +230,8 @@ impl ClientTask {
         addresses[rng.random_range(0..addresses.len())].clone()
     }
 
-    /// Pauses and resumes the first coupon, raises its quantity and changes what it takes off. The second coupon
-    /// stays open, so that requests for it succeed as long as an owner decides.
+    /// Pauses and resumes the first coupon, raises its quantity and changes what it takes off. The second
+    /// coupon stays open, so that requests for it succeed as long as an owner decides.
     async fn change_until_over(mut self, mut rng: StdRng) {
         let mut total = TOTAL;
         while !self.over.load(Ordering::Relaxed) {

@@ -1,7 +1,8 @@
-//! The final rows, as the API returns them: coupons, issuances and uses, one JSON object a line, in any order.
+//! The final rows, as the API returns them: coupons, issuances and uses, one JSON object a line, in any
+//! order.
 //!
-//! A line with a `coupon_id` is an issuance, a line with an `issuance_id` is a use, any other line is a coupon.
-//! Other fields are ignored.
+//! A line with a `coupon_id` is an issuance, a line with an `issuance_id` is a use, any other line is a
+//! coupon. Other fields are ignored.
 
 use std::io::{BufRead, Write};
 

@@ -40,8 +40,8 @@ type Columns = (
     i64,
 );
 
-/// Returns all uses of a coupon by number, with the counts that each row has. The URL begins with `sqlite:` or
-/// `mysql:`.
+/// Returns all uses of a coupon by number, with the counts that each row has. The URL begins with `sqlite:`
+/// or `mysql:`.
 pub async fn read(url: &str, coupon: CouponId) -> Result<Vec<UseRow>, StoredError> {
     let id = i64::try_from(coupon.get()).unwrap_or(i64::MAX);
     let (is_file, returns) = match url.starts_with("sqlite:") {

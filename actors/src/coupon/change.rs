@@ -79,8 +79,8 @@ pub struct ChangeDone {
     pub issued: Sequence,
     /// The version before the change. `None` if the owner is a build that does not say it.
     pub from_version: Option<u64>,
-    /// How many issuances were in which state then. `None` if the owner is a build that does not know uses; such an
-    /// owner leaves out the fields of the coupon that it does not know.
+    /// How many issuances were in which state then. `None` if the owner is a build that does not know uses;
+    /// such an owner leaves out the fields of the coupon that it does not know.
     pub uses: Option<UseCounts>,
 }
 

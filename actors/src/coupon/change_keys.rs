@@ -46,8 +46,8 @@ impl ChangeKeys {
         self.0.iter().find(|change| change.key == *key)
     }
 
-    /// Returns the list with this change added. If there are too many, the oldest that altered nothing is left
-    /// out, or the oldest of all if each altered something. The new change is always in the list.
+    /// Returns the list with this change added. If there are too many, the oldest that altered nothing is
+    /// left out, or the oldest of all if each altered something. The new change is always in the list.
     #[must_use]
     pub fn with(&self, change: KeyedChange) -> Self {
         let mut changes = self.0.clone();
@@ -103,8 +103,8 @@ mod tests {
         }
     }
 
-    /// Returns the numbers of the changes whose keys are kept after all of these, each with whether it altered
-    /// something. Numbers count from 1.
+    /// Returns the numbers of the changes whose keys are kept after all of these, each with whether it
+    /// altered something. Numbers count from 1.
     fn kept(changes: &[bool]) -> Vec<u64> {
         let mut keys = ChangeKeys::default();
         assert_eq!(keys.column(), None);
@@ -130,8 +130,8 @@ mod tests {
     }
 
     proptest! {
-        /// However many changes alter nothing, the keys stay of the latest that altered something, and that of
-        /// the last change of all.
+        /// However many changes alter nothing, the keys stay of the latest that altered something, and that
+        /// of the last change of all.
         #[test]
         fn changes_without_effect_evict_no_key_of_a_change_with_effect(
             changes in prop::collection::vec(prop::bool::weighted(0.3), 1..200),

@@ -47,8 +47,8 @@ impl Coupons {
         self.rows.as_ref()
     }
 
-    /// Asks the coupon's owner to issue it to the user. Answers within `deadline`. What happens is recorded as
-    /// parts of `span`.
+    /// Asks the coupon's owner to issue it to the user. Answers within `deadline`. What happens is recorded
+    /// as parts of `span`.
     ///
     /// Cancel safety: a dropped future may leave the request decided. Another request with the same key gets
     /// that decision.
@@ -118,7 +118,8 @@ impl Coupons {
         read.ok().flatten().ok_or(Setback::Unknown)
     }
 
-    /// Asks the coupon's owner for a use. Answers within `deadline`. What happens is recorded as parts of `span`.
+    /// Asks the coupon's owner for a use. Answers within `deadline`. What happens is recorded as parts of
+    /// `span`.
     ///
     /// Cancel safety: a dropped future may leave the use made. The same request again gets the outcome.
     ///

@@ -73,8 +73,8 @@ impl fmt::Display for Code {
 pub struct TypedCode(Option<(Packed, u64)>);
 
 impl TypedCode {
-    /// Reads a text without regard to case and dashes, with `O` as 0, and `I` and `L` as 1. `None` if it is not
-    /// meant as a code.
+    /// Reads a text without regard to case and dashes, with `O` as 0, and `I` and `L` as 1. `None` if it is
+    /// not meant as a code.
     pub fn read(text: &str) -> Option<Self> {
         if text.len() > 2 * *TYPED_CHARS.end() {
             return None;
@@ -141,7 +141,7 @@ impl fmt::Debug for CodeSecret {
     }
 }
 
-/// All secrets: the codes that were signed under any of them are good, and new ones are signed under one.
+/// All secrets: the codes that were signed under any of them are valid, and new ones are signed under one.
 #[derive(Clone)]
 pub struct CodeSecrets {
     signers: Vec<Hmac<Sha256>>,
@@ -198,8 +198,8 @@ impl CodeSecrets {
         Packed::of(id).write(signature)
     }
 
-    /// Returns the issuance that has this code, whether or not it exists. `None` if the code is wrong. The time
-    /// that this takes tells nothing about signatures.
+    /// Returns the issuance that has this code, whether or not it exists. `None` if the code is wrong. The
+    /// time that this takes tells nothing about signatures.
     pub fn find(&self, typed: &TypedCode) -> Option<IssuanceId> {
         let (packed, signature) = typed.0?;
         let id = packed.issuance()?;
@@ -258,7 +258,8 @@ impl Packed {
     }
 
     /// Returns how many bits coupon and sequence may have together in a code with this many characters. The
-    /// width of the coupon takes one bit less than its field, because the coupon's highest bit is not written.
+    /// width of the coupon takes one bit less than its field, because the coupon's highest bit is not
+    /// written.
     const fn room(chars: usize) -> usize {
         let width_bits = if chars == CODE_CHARS { 5 } else { 6 };
         CHAR_BITS * chars - 64 - width_bits + 1

@@ -23,8 +23,8 @@ pub enum CouponEntry {
 }
 
 impl CouponEntry {
-    /// Returns true if other entries may be in the same run. A change is always a run by itself. So is a use with
-    /// a reason: reasons are rare and long, and many of them would not fit into a statement.
+    /// Returns true if other entries may be in the same run. A change is always a run by itself. So is a use
+    /// with a reason: reasons are rare and long, and many of them would not fit into a statement.
     pub(crate) fn may_be_joined(&self) -> bool {
         match self {
             Self::Issuance(_) => true,
@@ -71,8 +71,8 @@ impl CouponChange {
     }
 }
 
-/// Entries of a coupon that one statement stores: consecutive issuances, consecutive uses, or one change. Other
-/// entries may have been decided between them.
+/// Entries of a coupon that one statement stores: consecutive issuances, consecutive uses, or one change.
+/// Other entries may have been decided between them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CouponRun {
     /// Issuances with consecutive sequences; never empty.

@@ -157,7 +157,8 @@ mod tests {
         }
     }
 
-    /// These numbers pin [`crate::ids::SHARD_HASH`]: a change of them would move every coupon of every cluster.
+    /// These numbers pin [`crate::ids::SHARD_HASH`]: a change of them would move every coupon of every
+    /// cluster.
     #[test]
     fn the_shard_hash_is_pinned() {
         let shard = |number| CouponId::new(number).unwrap().shard().get();

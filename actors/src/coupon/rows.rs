@@ -137,9 +137,9 @@ pub trait CouponRows: CodeRows {
     /// Returns one coupon and its highest stored sequence.
     async fn coupon(&self, id: CouponId) -> Result<Option<CouponView>>;
 
-    /// Returns a page of a coupon's changes after a version, by version: the creation, and each change that made
-    /// a version. A change that a node of the previous release stored is missing. `None` if the coupon does
-    /// not exist.
+    /// Returns a page of a coupon's changes after a version, by version: the creation, and each change that
+    /// made a version. A change that a node of the previous release stored is missing. `None` if the coupon
+    /// does not exist.
     async fn changes(
         &self,
         coupon: CouponId,
@@ -150,8 +150,8 @@ pub trait CouponRows: CodeRows {
     /// Takes one step of a search for coupons. Each coupon is shown as of one moment.
     async fn coupons(&self, query: &CouponQuery) -> Result<CouponPage>;
 
-    /// Reads a page of a list of issuances, or takes one step of a search for issuances. What it returns is of
-    /// one moment. `None` if the list is about a coupon that does not exist.
+    /// Reads a page of a list of issuances, or takes one step of a search for issuances. What it returns is
+    /// of one moment. `None` if the list is about a coupon that does not exist.
     ///
     /// There is no index in the order of a user's list, because it would slow every issuance down. For each
     /// page of it, all issuances of the user (and the coupon) are read and sorted.
@@ -203,7 +203,8 @@ pub trait CouponRows: CodeRows {
     }
 }
 
-/// Reads that all show the rows of one moment, which is after the snapshot was asked for. Dropping it ends it.
+/// Reads that all show the rows of one moment, which is after the snapshot was asked for. Dropping it ends
+/// it.
 ///
 /// The database keeps what is older for as long as a snapshot exists, so a holder drops it within seconds.
 /// After an error, further reads fail.

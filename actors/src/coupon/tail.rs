@@ -8,8 +8,8 @@ use crate::coupon::ledger::LedgerRows;
 use crate::coupon::uses::UseNumber;
 use crate::coupon::uses::latest::{InconsistentUse, LoadedUse};
 
-/// Rows loaded ahead, and the tail that is read under a fence. The last row of each list that was loaded ahead
-/// is read once more. If the database went backwards in between, another row or none is in its place.
+/// Rows loaded ahead, and the tail that is read under a fence. The last row of each list that was loaded
+/// ahead is read once more. If the database went backwards in between, another row or none is in its place.
 #[derive(Debug)]
 pub struct Tail {
     rows: LedgerRows,

@@ -15,8 +15,8 @@ pub fn is_known(name: &str) -> bool {
 }
 
 /// Returns the end of the day that is this many days after the day of `at` in the time zone: the first
-/// microsecond of the next day, which may not be midnight where clocks change then. Returns `None` if the time
-/// zone is not known.
+/// microsecond of the next day, which may not be midnight where clocks change then. Returns `None` if the
+/// time zone is not known.
 pub fn end_of_day(at: Timestamp, days: u16, name: &str) -> Option<Timestamp> {
     let zone = find(name)?;
     let at = jiff::Timestamp::from_microsecond(at.as_micros()).ok()?;

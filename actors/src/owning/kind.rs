@@ -165,8 +165,8 @@ pub trait Kind: Copy + Debug + Default + PartialEq + Eq + Send + Sync + 'static 
     /// Returns the places, ascending, of further entries that the first run of `length` entries takes along,
     /// past entries that cannot be in it. With them, the run has at most `rows_max` entries.
     ///
-    /// So batches grow with load although entries of several sorts come in turn. An entry that is taken along is
-    /// stored before those that it passes, so it must not rest on them.
+    /// So batches grow with load although entries of several sorts come in turn. An entry that is taken along
+    /// is stored before those that it passes, so it must not rest on them.
     fn taken_along<'a>(
         _entries: impl Iterator<Item = &'a Self::Entry>,
         _length: usize,
@@ -175,7 +175,8 @@ pub trait Kind: Copy + Debug + Default + PartialEq + Eq + Send + Sync + 'static 
         Vec::new()
     }
 
-    /// Makes a run of the entries that [`Self::run_length`] counted, and of those that [`Self::taken_along`] adds.
+    /// Makes a run of the entries that [`Self::run_length`] counted, and of those that [`Self::taken_along`]
+    /// adds.
     fn run(entries: impl Iterator<Item = Self::Entry>) -> Self::Run;
 
     /// Returns true if later entries may join the run of this entry.

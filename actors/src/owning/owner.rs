@@ -1,8 +1,9 @@
 //! The owner as a state machine: state, entries, gate and fence together. `(command, now) → effects`.
 //!
 //! Three rules: an answer leaves through the gate; at most one portion is in flight; a decision is never
-//! taken back. A portion may pass entries that a statement cannot store with it, but no answer passes them. When the owner stops, waiting callers are told that the outcome is unknown. If nothing was
-//! decided for a caller, it is told to ask again.
+//! taken back. A portion may pass entries that a statement cannot store with it, but no answer passes them.
+//! When the owner stops, waiting callers are told that the outcome is unknown. If nothing was decided for a
+//! caller, it is told to ask again.
 //!
 //! When a portion is stored, the owner may send the next portion either before or after it answers the
 //! callers of the stored portion. If it answers them first, the owner *gathers*: requests that arrive

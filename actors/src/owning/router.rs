@@ -114,8 +114,8 @@ impl<K: Kind> Router<K> {
     }
 
     /// Brings a request to its owner and returns the answer, by `deadline`. `expires` is the same time on the
-    /// clock that owners use. A request that is not repeatable is not retried if it may have been decided. Each
-    /// attempt is a part of `span`.
+    /// clock that owners use. A request that is not repeatable is not retried if it may have been decided.
+    /// Each attempt is a part of `span`.
     ///
     /// Cancel safety: a dropped future may leave the request decided.
     ///

@@ -156,8 +156,8 @@ fn is_of_its_incarnation(row: &impl StoredRow) -> Result<bool> {
 pub(super) struct EndedRow {
     pub(super) id: NodeId,
     pub(super) incarnation: Incarnation,
-    /// When the node was ended, in seconds since 1970, or when its row was first seen ended; 0 if that was not
-    /// noted yet.
+    /// When the node was ended, in seconds since 1970, or when its row was first seen ended; 0 if that was
+    /// not noted yet.
     pub(super) ended_at: i64,
 }
 

@@ -185,8 +185,8 @@ impl SqliteStore {
         migrated
     }
 
-    /// Connects to an existing database for one command of an operator, also while another process has it open.
-    /// The schema is left as it is. Commits are synced as those of [`Self::open`].
+    /// Connects to an existing database for one command of an operator, also while another process has it
+    /// open. The schema is left as it is. Commits are synced as those of [`Self::open`].
     pub async fn connect_beside(path: &Path) -> std::result::Result<SqliteConnection, OpenError> {
         open::beside(path).await
     }

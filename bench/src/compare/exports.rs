@@ -1,5 +1,5 @@
-//! Compares the rate of issuing while a large coupon is exported with the rate while it is not. Both are measured
-//! in turn on one node, for different coupons.
+//! Compares the rate of issuing while a large coupon is exported with the rate while it is not. Both are
+//! measured in turn on one node, for different coupons.
 
 use std::fmt::Write as _;
 use std::sync::Arc;

@@ -2,8 +2,8 @@
 //! size.
 //!
 //! Each row has a coupon that is filled before the node starts, because a use needs an issuance of its own.
-//! The loop here is simpler than that of the load tool: a fixed number of requests, all of which must have the
-//! expected status. Issuing is measured with the same loop.
+//! The loop here is simpler than that of the load tool: a fixed number of requests, all of which must have
+//! the expected status. Issuing is measured with the same loop.
 
 use std::fmt::Write as _;
 use std::io::Write as _;

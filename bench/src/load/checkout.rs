@@ -86,8 +86,8 @@ impl WaitingJourneys {
         }
     }
 
-    /// Returns a journey that is due. All holds of journeys that wait are equally long, so the first one lapses
-    /// first.
+    /// Returns a journey that is due. All holds of journeys that wait are equally long, so the first one
+    /// lapses first.
     fn due(&self) -> Option<Waiting> {
         if let Some(contending) = self.contending.borrow_mut().pop_front() {
             return Some(contending);

@@ -26,7 +26,8 @@ pub struct Load {
     /// A node; may be given several times, and the nodes share the connections.
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     url: Vec<String>,
-    /// The admin token, to make coupons, to use issuances and to read stored rows; by default the environment's ADMIN_TOKEN.
+    /// The admin token, to make coupons, to use issuances and to read stored rows; by default the
+    /// environment's ADMIN_TOKEN.
     #[arg(long)]
     admin_token: Option<String>,
 
@@ -66,9 +67,9 @@ pub struct Load {
     #[arg(long, default_value = "10s", value_parser = limit)]
     timeout: Duration,
 
-    /// Use what is issued, as a shop would: reserve, redeem, release, refund, revoke, with repeats, lost answers,
-    /// lapsed holds and orders that contend for one issuance. Coupons that are made take off something.
-    /// --requests and --rate then count customers.
+    /// Use what is issued, as a shop would: reserve, redeem, release, refund, revoke, with repeats, lost
+    /// answers, lapsed holds and orders that contend for one issuance. Coupons that are made take off
+    /// something. --requests and --rate then count customers.
     #[arg(long)]
     pub(super) checkout: bool,
 

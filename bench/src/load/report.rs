@@ -172,8 +172,8 @@ pub struct Figures {
     pub errors: u64,
     /// Requests that arrived and were not sent.
     pub unsent: u64,
-    /// The rate at which requests arrived. Null in a spike, and in a closed loop, where requests arrive at the
-    /// rate of answers.
+    /// The rate at which requests arrived. Null in a spike, and in a closed loop, where requests arrive at
+    /// the rate of answers.
     pub offered_per_second: Option<f64>,
     /// Number of answers per second, not counting errors.
     pub achieved_per_second: f64,

@@ -59,8 +59,8 @@ pub fn histogram() -> Histogram<u64> {
 pub struct Outcome {
     /// The step, such as `redeem`; [`ISSUE`] for requests for coupons.
     pub step: &'static str,
-    /// `issued`, `done`, `replayed`, the code of a refusal or failure, the status of any other answer, or the reason
-    /// why there was no answer.
+    /// `issued`, `done`, `replayed`, the code of a refusal or failure, the status of any other answer, or the
+    /// reason why there was no answer.
     pub name: String,
     /// True if the outcome is an error: no whole answer, or a status of 500 or more.
     pub error: bool,

@@ -219,9 +219,9 @@ impl Operation {
         self.parameters.iter().copied().filter(is_lowercase)
     }
 
-    /// Calls the handler. If it refused a token because no keys are known, or not the token's, or another one under
-    /// its name (a provider may replace a key and keep its `kid`, or give none), calls it again once there are
-    /// newer keys: the handler has done nothing else before.
+    /// Calls the handler. If it refused a token because no keys are known, or not the token's, or another one
+    /// under its name (a provider may replace a key and keep its `kid`, or give none), calls it again once
+    /// there are newer keys: the handler has done nothing else before.
     async fn answer(&self, service: &Service, call: &Call) -> Answer {
         let generation = service.authenticator().key_generation();
         let answer = self.attempt(service, call).await;

@@ -36,8 +36,8 @@ section! {
             check = |max| max.as_ref().map_or(Ok(()), at_least_one),
             unset = "half of `http.connections_max`";
         /// Maximum number of bytes of large responses, like lists, that clients have not read yet; further
-        /// large responses are answered `OVERLOADED`. A quarter is reserved for `/metrics`. One client address
-        /// may take half of the rest, if it is not a proxy in `auth.trusted_proxies`.
+        /// large responses are answered `OVERLOADED`. A quarter is reserved for `/metrics`. One client
+        /// address may take half of the rest, if it is not a proxy in `auth.trusted_proxies`.
         unsent_bytes_max: usize = unsent::UNSENT_BYTES_MAX, "number of bytes",
             check = |max| if *max < UNSENT_BYTES_MIN {
                 Err(format!("must be at least {UNSENT_BYTES_MIN}"))
@@ -55,11 +55,11 @@ section! {
         /// coupon's issuances by state, and statistics; further ones are answered `RATE_LIMITED`. Lists that
         /// were read within the last second do not count. An IPv6 client is its /64.
         client_lists: usize = 8, "number", check = at_least_one;
-        /// Maximum number of exports of issuances (`.csv`, `.ndjson`) in progress on the node; further exports
-        /// are answered `OVERLOADED`.
+        /// Maximum number of exports of issuances (`.csv`, `.ndjson`) in progress on the node; further
+        /// exports are answered `OVERLOADED`.
         exports_max: usize = 4, "number", check = at_least_one;
-        /// Rows a second that all exports of the node read. More of them make exports faster, and slow issuing
-        /// down.
+        /// Rows a second that all exports of the node read. More of them make exports faster, and slow
+        /// issuing down.
         export_rate: usize = 20_000, "number", check = |rate| between(*rate, 1..=1_000_000_000);
     }
 }

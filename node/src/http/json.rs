@@ -59,8 +59,8 @@ pub(crate) fn response_of_text(
     response
 }
 
-/// The text of a response while it is written. It is a `Vec` because serializing calls its `write_all` more than
-/// a hundred times per issuance, and that of `Vec` is inlined.
+/// The text of a response while it is written. It is a `Vec` because serializing calls its `write_all` more
+/// than a hundred times per issuance, and that of `Vec` is inlined.
 pub(crate) type JsonText = Vec<u8>;
 
 /// Returns an empty text. The response to an issue request fits without a reallocation.

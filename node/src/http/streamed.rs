@@ -1,9 +1,9 @@
 //! Responses whose bodies are made while they are sent, one part at a time.
 //!
-//! The next part is made when the buffer of the connection has room for it, so a client that reads slowly gets
-//! its parts slowly, and `pace` cuts it if it reads too slowly. A body that cannot be completed breaks off: the
-//! connection is reset before the last chunk, so that no client takes it for the whole body. That holds for
-//! clients and proxies of HTTP/1.0 too, whose bodies end with the connection.
+//! The next part is made when the buffer of the connection has room for it, so a client that reads slowly
+//! gets its parts slowly, and `pace` cuts it if it reads too slowly. A body that cannot be completed breaks
+//! off: the connection is reset before the last chunk, so that no client takes it for the whole body. That
+//! holds for clients and proxies of HTTP/1.0 too, whose bodies end with the connection.
 
 use std::pin::Pin;
 use std::sync::Mutex;

@@ -1,8 +1,8 @@
 //! Issues a coupon to many users by one call.
 //!
-//! Each user's request goes the way of a single request. A call keeps at most [`WINDOW`] of them under way, and
-//! a node admits at most [`CALLS_MAX`] calls. So all calls of a node have about a thousand requests in the
-//! owners' queues, which hold 65,536 each, and a single request waits for at most one more batch.
+//! Each user's request goes the way of a single request. A call keeps at most [`WINDOW`] of them under way,
+//! and a node admits at most [`CALLS_MAX`] calls. So all calls of a node have about a thousand requests in
+//! the owners' queues, which hold 65,536 each, and a single request waits for at most one more batch.
 
 use actors::admission::Admission;
 use actors::coupon::ids::CouponId;

@@ -16,9 +16,9 @@ use super::list::{ChangeCursor, Page};
 use super::store_calls::{StoreCallError, write_error};
 use super::{Error, Service, change_log};
 
-/// Maximum number of coupons with a copy: more than a crowd reads within a second. A copy takes about 1 KiB, so
-/// all copies take 10 MiB. Only if administrators gave all of them the longest description and metadata, they
-/// would take 270 MiB. Each request for a further coupon reads the store.
+/// Maximum number of coupons with a copy: more than a crowd reads within a second. A copy takes about 1 KiB,
+/// so all copies take 10 MiB. Only if administrators gave all of them the longest description and metadata,
+/// they would take 270 MiB. Each request for a further coupon reads the store.
 const COUPONS_MAX: usize = 10_000;
 
 /// Maximum number of times that one request reads a coupon. It reads again if this node has issued more than

@@ -1,7 +1,8 @@
 //! Reads all issuances of a coupon, by sequence, in portions.
 //!
-//! An export has what was stored when it began: it ends with the highest sequence of that moment, however many
-//! are issued meanwhile. What became of an issuance is shown as of the moment in which its portion was read.
+//! An export has what was stored when it began: it ends with the highest sequence of that moment, however
+//! many are issued meanwhile. What became of an issuance is shown as of the moment in which its portion was
+//! read.
 //!
 //! All exports of a node read one portion at a time, and only so many rows a second. So together they take
 //! one of the connections for reads, and a small part of the processors and of the database.
@@ -122,7 +123,8 @@ impl Export {
         };
         let portion = await_read(self.deadline, self.store_calls.run(reading)).await?;
         drop(turn);
-        // Sequences have no gaps. If rows are missing, the database is not the one that the export began with.
+        // Sequences have no gaps. If rows are missing, the database is not the one that the export began
+        // with.
         let expected = after.get() + u64::from(rows);
         let is_whole = portion.len() == rows as usize
             && portion.last().map(|used| used.issuance.id.sequence.get()) == Some(expected);

@@ -1,5 +1,5 @@
-//! Lists of issuances: of a user, and of a coupon, by state, with quotes and with the coupon. Everything that one
-//! page shows is of one moment, after the request.
+//! Lists of issuances: of a user, and of a coupon, by state, with quotes and with the coupon. Everything that
+//! one page shows is of one moment, after the request.
 //!
 //! A list of a whole coupon by state is a search, as a list of coupons is: it takes steps until its page is
 //! full, in turn with other searches and within the same bounds.

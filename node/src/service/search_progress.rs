@@ -1,10 +1,10 @@
-//! How far searches have come that found nothing in the time of a request, so that the next request for the same
-//! list goes on there.
+//! How far searches have come that found nothing in the time of a request, so that the next request for the
+//! same list goes on there.
 //!
 //! The coupons that a search has examined in vain are one interval of ids. The newest coupons are not in it:
-//! they are examined again each time, because coupons are created there. Coupons of the interval that this node
-//! changed meanwhile are read again one by one. What other nodes change there is missed until the interval is
-//! forgotten.
+//! they are examined again each time, because coupons are created there. Coupons of the interval that this
+//! node changed meanwhile are read again one by one. What other nodes change there is missed until the
+//! interval is forgotten.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -102,8 +102,8 @@ impl SearchProgress {
     }
 
     /// Notes that a search has examined everything down to this coupon, in a step that began after
-    /// [`Self::begin`], and found nothing. Progress that began later does not know what was changed before, so
-    /// this search adds nothing to it.
+    /// [`Self::begin`], and found nothing. Progress that began later does not know what was changed before,
+    /// so this search adds nothing to it.
     pub(super) fn advance(&self, key: &ListKey, id: ProgressId, next: CouponId, now: Moment) {
         let mut searches = self.searches();
         let Some(progress) = searches.get_mut(key).filter(|progress| progress.id == id) else {
@@ -119,9 +119,9 @@ impl SearchProgress {
         examined.down_to = examined.down_to.min(next);
     }
 
-    /// Notes that a search has a result, for which its client may not have waited. A retry may use the progress,
-    /// which is kept no longer for that: otherwise a list that is read again and again would never show what
-    /// other nodes, or time, changed in the interval.
+    /// Notes that a search has a result, for which its client may not have waited. A retry may use the
+    /// progress, which is kept no longer for that: otherwise a list that is read again and again would never
+    /// show what other nodes, or time, changed in the interval.
     pub(super) fn found(&self, key: &ListKey) {
         if let Some(progress) = self.searches().get_mut(key) {
             progress.has_result = true;

@@ -1,8 +1,8 @@
 //! Statistics of coupons. They are computed from rows and kept for some seconds.
 //!
-//! Rows are only added, so a computation goes on where the last one for the same request ended, and reads only
-//! what was stored since. One computation runs at a time, in short steps that take turns with those of searches.
-//! A computation that takes longer than a request ends, and the next request goes on.
+//! Rows are only added, so a computation goes on where the last one for the same request ended, and reads
+//! only what was stored since. One computation runs at a time, in short steps that take turns with those of
+//! searches. A computation that takes longer than a request ends, and the next request goes on.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -241,8 +241,8 @@ impl<'h> Case<'h> {
                 .partition_point(|(call, _)| *call <= row.issued_at.as_micros().saturating_add(tolerance));
             if taken < called {
                 taken += 1;
-                // It is unknown which candidate made the row. But the row was decided after the first candidate
-                // was sent.
+                // It is unknown which candidate made the row. But the row was decided after the first
+                // candidate was sent.
                 if !foreign {
                     (self.facts[position].called, self.facts[position].caller) = (open[0].0, Some(open[0].1));
                 }

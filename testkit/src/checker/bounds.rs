@@ -120,8 +120,8 @@ impl Case<'_> {
     }
 }
 
-/// True if the version allows this row as the `count`th issuance, not counting those given back. The owner compared `issued_at` with the
-/// window, so no tolerance applies.
+/// True if the version allows this row as the `count`th issuance, not counting those given back. The owner
+/// compared `issued_at` with the window, so no tolerance applies.
 fn allows(version: &Version, row: &IssuanceRow, count: u64) -> bool {
     version.status.may(|status| status == Status::Open)
         && version

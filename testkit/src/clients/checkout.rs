@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use super::ClientTask;
 
-/// Number of issuances that orders use. It is small, so that orders contend, and so that the checker reads the
-/// uses of few issuances.
+/// Number of issuances that orders use. It is small, so that orders contend, and so that the checker reads
+/// the uses of few issuances.
 const POOL_MAX: usize = 100;
 
 /// Number of orders of one client that stay paid. Later ones are refunded.

@@ -118,8 +118,8 @@ pub enum Request<'a> {
     /// A user's request for a coupon, with the user and the key. Both must be texts that need no
     /// escaping in JSON.
     Issue(CouponId, &'a [u8], &'a [u8]),
-    /// A request to use an issuance: `reserve`, `redeem`, `release`, `refund` or `revoke`, with the body that is
-    /// sent, which is JSON on one line.
+    /// A request to use an issuance: `reserve`, `redeem`, `release`, `refund` or `revoke`, with the body that
+    /// is sent, which is JSON on one line.
     Step(IssuanceId, &'a str, &'a str),
     /// A question what an order of this amount would get.
     Quote(IssuanceId, u64),

@@ -1,7 +1,8 @@
 //! Tests on each kind of database server.
 
 /// Makes a test for each function and each kind of server, in modules `on_mysql` and `on_mariadb`. A test is
-/// skipped where there is no such server ([`ServerKind::is_available`](crate::servers::ServerKind::is_available)).
+/// skipped where there is no such server
+/// ([`ServerKind::is_available`](crate::servers::ServerKind::is_available)).
 ///
 /// Names alone are those of functions `async fn(ServerKind)` in the module that calls the macro:
 ///

@@ -1,8 +1,8 @@
 //! Lists of issuances, with their latest uses, by state.
 //!
-//! A state depends on the clock and on the latest use, so it cannot be indexed. A user's list goes through all
-//! issuances of the user, as every page of it does. A list of a whole coupon with a state is a search: one call
-//! examines a bounded number of sequences, however few issuances it finds.
+//! A state depends on the clock and on the latest use, so it cannot be indexed. A user's list goes through
+//! all issuances of the user, as every page of it does. A list of a whole coupon with a state is a search:
+//! one call examines a bounded number of sequences, however few issuances it finds.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;

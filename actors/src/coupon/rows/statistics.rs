@@ -15,8 +15,8 @@ pub const BUCKETS_MAX: usize = 1_000;
 /// Number of rows that one step reads: few enough that no step takes longer than some milliseconds.
 pub(crate) const ROWS_MAX: u64 = 10_000;
 
-/// Maximum number of groups that one step returns. Each kind of use is a group in its bucket, so with this many
-/// there are more than [`BUCKETS_MAX`] buckets.
+/// Maximum number of groups that one step returns. Each kind of use is a group in its bucket, so with this
+/// many there are more than [`BUCKETS_MAX`] buckets.
 pub(crate) const GROUPS_MAX: u32 = 5 * (BUCKETS_MAX as u32 + 1);
 
 /// Number of bits by which the sum of discounts is divided into two, so that no sum of a step overflows.

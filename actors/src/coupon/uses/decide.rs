@@ -301,10 +301,10 @@ fn discount(offer: &Offer, amount: u64) -> u64 {
 /// Returns the decision on a step that its order took before, or that contradicts one; `None` if it may be
 /// meant as a new step.
 ///
-/// A hold that has ended is no repetition: an order may reserve again. A redemption is repeated until its order
-/// reserves again, even if it was refunded, so that a late retry does not use the coupon for an order that was
-/// cancelled. A release or a refund is repeated while its order does not have the issuance, whatever other orders
-/// did since.
+/// A hold that has ended is no repetition: an order may reserve again. A redemption is repeated until its
+/// order reserves again, even if it was refunded, so that a late retry does not use the coupon for an order
+/// that was cancelled. A release or a refund is repeated while its order does not have the issuance, whatever
+/// other orders did since.
 fn repeated(latest: &LatestUse, own: Option<&OrderUses>, now: Timestamp, step: &Step) -> Option<Decision> {
     if let Step::Revoke { returns, .. } = step {
         let is_same = (latest.kind == UseKind::Revoked).then_some(latest.returns == *returns)?;

@@ -1,8 +1,8 @@
-//! The latest use of each used issuance of one coupon in memory, packed. An issuance that was never used takes
-//! nothing.
+//! The latest use of each used issuance of one coupon in memory, packed. An issuance that was never used
+//! takes nothing.
 //!
-//! A retry of a release or a refund may come after another order used the issuance. So the orders that gave it
-//! back are remembered too, the last few of each issuance.
+//! A retry of a release or a refund may come after another order used the issuance. So the orders that gave
+//! it back are remembered too, the last few of each issuance.
 
 use std::hash::BuildHasher;
 
@@ -159,8 +159,8 @@ impl Record {
 }
 
 impl Block {
-    /// Returns an empty block with room for as much as this block holds, so that its buffers are allocated only
-    /// once.
+    /// Returns an empty block with room for as much as this block holds, so that its buffers are allocated
+    /// only once.
     fn successor(&self) -> Self {
         Self {
             records: Vec::with_capacity(BLOCK_RECORDS),

@@ -307,8 +307,8 @@ pub struct ChangeOutcome {
     /// The release before does not write this field.
     #[prost(uint64, optional, tag = "8")]
     pub from_version: Option<u64>,
-    /// How many issuances are reserved, redeemed, revoked and given back, in this order. The release before does
-    /// not write this field.
+    /// How many issuances are reserved, redeemed, revoked and given back, in this order. The release before
+    /// does not write this field.
     #[prost(uint64, repeated, tag = "9")]
     pub uses: Vec<u64>,
 }

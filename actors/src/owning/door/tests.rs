@@ -342,8 +342,8 @@ proptest! {
     }
 }
 
-/// Returns how long it takes to encode a notice of these winners, and the longest time that another owner waited
-/// meanwhile to withdraw its notice.
+/// Returns how long it takes to encode a notice of these winners, and the longest time that another owner
+/// waited meanwhile to withdraw its notice.
 fn writing_and_waiting(winners: &Arc<Filter>) -> (Duration, Duration) {
     let board = Board::default();
     let (owner, other) = (Incarnation::new(1).unwrap(), id(99));

@@ -219,8 +219,8 @@ fn give_back(owner: &mut Owner, sequence: u64) -> Vec<Effect> {
     use_issuance(owner, sequence, Step::Revoke { reason, returns })
 }
 
-/// Makes an owner with this many stored issuances, of which the users before this number have one, and one more
-/// whose portion is in flight.
+/// Makes an owner with this many stored issuances, of which the users before this number have one, and one
+/// more whose portion is in flight.
 fn busy(total_quantity: Option<u64>, users: u32) -> Owner {
     let mut owner = owner(total_quantity);
     issue(&mut owner, 0..users);
@@ -229,8 +229,8 @@ fn busy(total_quantity: Option<u64>, users: u32) -> Owner {
     owner
 }
 
-/// Settles all portions. Returns the portions after the first one: `i` or `u` or `c` with the number of rows, and
-/// how many answers left when it was stored.
+/// Settles all portions. Returns the portions after the first one: `i` or `u` or `c` with the number of rows,
+/// and how many answers left when it was stored.
 fn stored(owner: &mut Owner) -> Vec<(String, usize)> {
     let mut portions: Vec<(String, usize)> = Vec::new();
     loop {

@@ -62,8 +62,8 @@ impl<K: Kind> Undelivered<K> {
         place.is_ok()
     }
 
-    /// Takes the entries of the next run, which has at most `rows_max`. The oldest entry is one of them, so that
-    /// no entry waits for ever. `None` if there is no entry.
+    /// Takes the entries of the next run, which has at most `rows_max`. The oldest entry is one of them, so
+    /// that no entry waits for ever. `None` if there is no entry.
     pub(super) fn take_run(&mut self, rows_max: usize) -> Option<K::Run> {
         self.entries.front()?;
         let length = K::run_length(self.iter(), rows_max);

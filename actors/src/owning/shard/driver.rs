@@ -119,8 +119,8 @@ pub struct ShardDriver<K: Kind> {
 }
 
 impl<K: Kind> ShardDriver<K> {
-    /// Makes the driver of a shard that is not served yet. At most `waiting_max` requests wait for one owner to
-    /// be loaded.
+    /// Makes the driver of a shard that is not served yet. At most `waiting_max` requests wait for one owner
+    /// to be loaded.
     pub fn new(id: ShardId, waiting_max: usize) -> Self {
         Self {
             id,

@@ -81,8 +81,8 @@ pub struct ShardLifecycle<K: Kind> {
 }
 
 impl<K: Kind> ShardLifecycle<K> {
-    /// Makes the lifecycle of a shard that is not served yet. At most `waiting_max` requests wait for one owner
-    /// to be loaded: as many as its queue takes, because they all go there.
+    /// Makes the lifecycle of a shard that is not served yet. At most `waiting_max` requests wait for one
+    /// owner to be loaded: as many as its queue takes, because they all go there.
     pub fn new(waiting_max: usize) -> Self {
         Self {
             stage: ShardStage::Unserved,

@@ -307,8 +307,8 @@ impl<K: Kind, M: Clone> Lane<K, M> {
         });
     }
 
-    /// Takes the oldest submission, and all others that one statement can store with it. Portions of different
-    /// owners may be stored in any order.
+    /// Takes the oldest submission, and all others that one statement can store with it. Portions of
+    /// different owners may be stored in any order.
     fn join(&mut self) -> Vec<Submission<K, M>> {
         let Some(oldest) = self.queue.pop_front() else {
             return Vec::new();

@@ -30,8 +30,8 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 /// When a connection is tested before use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TestBeforeUse {
-    /// The connection is tested only if it was unused for [`UNTESTED_IDLE_MAX`]. This is for work that fails on a
-    /// demoted server anyway.
+    /// The connection is tested only if it was unused for [`UNTESTED_IDLE_MAX`]. This is for work that fails
+    /// on a demoted server anyway.
     IfIdle,
     /// The connection is always tested. This is for reads, which a demoted server would answer with old rows.
     Always,

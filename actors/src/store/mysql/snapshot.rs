@@ -1,7 +1,8 @@
-//! Reads of one moment that take several statements: a transaction that only reads, on a connection of its own.
+//! Reads of one moment that take several statements: a transaction that only reads, on a connection of its
+//! own.
 //!
-//! The transaction always ends: after an error, a timeout or a panic its connection is closed, and otherwise it
-//! is committed before the connection returns to its pool.
+//! The transaction always ends: after an error, a timeout or a panic its connection is closed, and otherwise
+//! it is committed before the connection returns to its pool.
 
 use std::sync::Arc;
 

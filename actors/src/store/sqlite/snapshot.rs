@@ -1,4 +1,5 @@
-//! Reads of one moment that take several statements: a transaction that only reads, on a connection of its own.
+//! Reads of one moment that take several statements: a transaction that only reads, on a connection of its
+//! own.
 //!
 //! The transaction always ends: after an error or a panic its connection is closed, and otherwise it is
 //! committed before the connection returns to its pool.

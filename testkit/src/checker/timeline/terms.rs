@@ -31,7 +31,8 @@ impl Version {
             .may(|min| min.is_none_or(|min| min <= amount))
     }
 
-    /// True if this version may refuse an order of this amount as too small, with this minimum if it is known.
+    /// True if this version may refuse an order of this amount as too small, with this minimum if it is
+    /// known.
     pub(in super::super) fn may_refuse_order(&self, amount: u64, told: Option<u64>) -> bool {
         self.min_order_amount
             .may(|min| min.is_some_and(|min| min > amount && told.is_none_or(|told| told == min)))

@@ -77,7 +77,8 @@ impl<'h> Moments<'_, 'h> {
         past.find(|row| order.is_some() && row.shown.order.as_ref() == order)
     }
 
-    /// True if the service must remember what this order did, because few others gave the issuance back since.
+    /// True if the service must remember what this order did, because few others gave the issuance back
+    /// since.
     pub(super) fn remembers(&self, order: Option<&OrderId>) -> bool {
         let since = self.past().take_while(|row| row.shown.order.as_ref() != order);
         let given_back = since.filter(|row| {

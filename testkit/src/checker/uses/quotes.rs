@@ -62,7 +62,8 @@ impl Uses<'_> {
     }
 }
 
-/// True if this code was true at some of the moments, for an order that has nothing to do with the uses so far.
+/// True if this code was true at some of the moments, for an order that has nothing to do with the uses so
+/// far.
 fn may_refuse(
     code: &str,
     quote: &Quote,

@@ -9,8 +9,8 @@ use crate::rows::{IssuanceRow, ShownUse, UseKind, UseRow, UsedIssuance};
 use crate::time::Timestamp;
 
 impl Uses<'_> {
-    /// Checks the answer to a step. `issuance` is the stored row, `known_by` the time by which the issuance had
-    /// certainly been answered.
+    /// Checks the answer to a step. `issuance` is the stored row, `known_by` the time by which the issuance
+    /// had certainly been answered.
     pub(in super::super) fn check_step(
         &self,
         place: usize,

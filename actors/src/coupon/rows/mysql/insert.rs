@@ -29,8 +29,8 @@ const ROW_BYTES: usize = 128;
 /// Number of bytes around the rows.
 const FRAME_BYTES: usize = 768;
 
-/// How many issuances of the coupon were given back to its quantity. It is read only if the quantity alone does
-/// not allow a portion.
+/// How many issuances of the coupon were given back to its quantity. It is read only if the quantity alone
+/// does not allow a portion.
 const RETURNED: &str = "COALESCE((SELECT u.returned FROM uses AS u FORCE INDEX FOR ORDER BY (PRIMARY)
     WHERE u.coupon_id = c.id ORDER BY u.coupon_id DESC, u.use_sequence DESC LIMIT 1), 0)";
 
@@ -219,8 +219,8 @@ SELECT v.c, {selected}
     )
 }
 
-/// Writes `nth` as it is stored: not beyond the limits, because the column has one byte. Rows without it do not
-/// clash in the key that keeps the limit.
+/// Writes `nth` as it is stored: not beyond the limits, because the column has one byte. Rows without it do
+/// not clash in the key that keeps the limit.
 pub(super) fn push_nth(text: &mut String, nth: u32) -> Written {
     if counted(nth) == NTH_BEYOND_LIMITS {
         text.write_str("NULL")

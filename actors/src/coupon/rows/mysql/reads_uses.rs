@@ -27,7 +27,8 @@ const OF_ISSUANCE: &str = concat!(
  WHERE coupon_id = ? AND sequence = ? AND use_sequence > ? ORDER BY use_sequence LIMIT ?"
 );
 
-/// Returns the statement that reads the latest uses of these issuances. Values are literals, as in `insert.rs`.
+/// Returns the statement that reads the latest uses of these issuances. Values are literals, as in
+/// `insert.rs`.
 pub(super) fn latest_statement(dialect: Dialect, issuances: &[IssuanceId]) -> String {
     let row = dialect.row();
     let places: Vec<_> = issuances

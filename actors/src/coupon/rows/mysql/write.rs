@@ -10,8 +10,8 @@ use crate::store::Result;
 use crate::store::columns::integer;
 use crate::store::mysql::error::on_write;
 
-/// The statement that stores a change. The shard's row is read first and is locked, as in `insert.rs`. `$join`,
-/// `$set` and `$guard` are what a change that makes a version adds to each part.
+/// The statement that stores a change. The shard's row is read first and is locked, as in `insert.rs`.
+/// `$join`, `$set` and `$guard` are what a change that makes a version adds to each part.
 macro_rules! update {
     ($join:literal, $set:literal, $guard:literal) => {
         concat!(

@@ -1,5 +1,5 @@
-//! Loads a coupon and, in pages, its issuances and their uses. There may be a million issuances. SQLite joins each page into
-//! one text, because returning each row by itself costs a switch between threads.
+//! Loads a coupon and, in pages, its issuances and their uses. There may be a million issuances. SQLite joins
+//! each page into one text, because returning each row by itself costs a switch between threads.
 
 use std::fmt::Display;
 
@@ -30,8 +30,8 @@ SELECT count(*) AS row_count, group_concat(line, char(10)) AS lines
          ORDER BY sequence
          LIMIT ?3)";
 
-/// One line for each row. A value that may be NULL has a sign before it. Orders contain neither spaces nor line
-/// breaks.
+/// One line for each row. A value that may be NULL has a sign before it. Orders contain neither spaces nor
+/// line breaks.
 const USES_PAGE: &str = "
 SELECT count(*) AS row_count, group_concat(line, char(10)) AS lines
   FROM (SELECT concat_ws(' ', use_sequence, sequence, kind, returns, used_at,

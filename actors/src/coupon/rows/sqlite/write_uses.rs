@@ -41,8 +41,8 @@ pub(super) async fn uses(connection: &mut SqliteConnection, portions: &[Portion]
     Ok(stored.rows_affected())
 }
 
-/// Returns portions of uses as an array of `[shard, epoch, owner, coupon, [[number, …], …]]`, each use with its
-/// columns in their order.
+/// Returns portions of uses as an array of `[shard, epoch, owner, coupon, [[number, …], …]]`, each use with
+/// its columns in their order.
 fn portions_json(portions: &[Portion]) -> Result<String> {
     /// Number of bytes of a row with an order of usual length. The text grows if it is longer.
     const ROW_BYTES: usize = 192;

@@ -1,5 +1,5 @@
-//! Each step in each state, as the API's table says, and a model that reads everything from the list of what was
-//! made.
+//! Each step in each state, as the API's table says, and a model that reads everything from the list of what
+//! was made.
 
 use proptest::prelude::*;
 
@@ -253,8 +253,8 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever is asked and whenever, also after the uses were loaded again: the machine decides what the rules
-    /// say, and a quote says what a reservation then fixes.
+    /// Whatever is asked and whenever, also after the uses were loaded again: the machine decides what the
+    /// rules say, and a quote says what a reservation then fixes.
     #[test]
     fn the_machine_agrees_with_a_model(steps in proptest::collection::vec((any_step(), 0..40_i64, any::<bool>()), 1..60)) {
         let mut life = Life::new(&[]);
