@@ -37,7 +37,7 @@ pub struct ChangeRequest {
     pub if_versions: Vec<u64>,
     /// The identity of this request, if it has one. A request with the same key is not executed again.
     pub key: Option<RequestKey>,
-    /// What the audit log keeps of it. A node of the previous release sends none.
+    /// What the audit log keeps of it. A node of the former build sends none.
     pub record: Option<ChangeRecord>,
 }
 

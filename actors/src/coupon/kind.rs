@@ -71,7 +71,7 @@ impl Kind for CouponKind {
             // A use is recognised by its issuance and order.
             CouponAsk::Use(_) => true,
             // Most changes have no key by which an owner would recognise them. Changes that have one are
-            // repeated by clients only: an owner of the previous release does not know the key.
+            // repeated by clients only: an owner of the former build does not know the key.
             CouponAsk::Change(_) => false,
         }
     }

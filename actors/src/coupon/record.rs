@@ -22,6 +22,6 @@ pub struct ChangeRow {
     pub version: u64,
     /// When it was made.
     pub changed_at: Timestamp,
-    /// `None` if a node of the previous release received it.
+    /// `None` if a node of the former build received it.
     pub record: Option<ChangeRecord>,
 }

@@ -138,7 +138,7 @@ pub trait CouponRows: CodeRows {
     async fn coupon(&self, id: CouponId) -> Result<Option<CouponView>>;
 
     /// Returns a page of a coupon's changes after a version, by version: the creation, and each change that
-    /// made a version. A change that a node of the previous release stored is missing. `None` if the coupon
+    /// made a version. A change that a node of the former build stored is missing. `None` if the coupon
     /// does not exist.
     async fn changes(
         &self,

@@ -2,10 +2,9 @@
 //!
 //! Each release speaks its own version and that of the previous release, so that nodes can be replaced one by
 //! one. This release speaks versions 3 and 2: no release spoke version 1. Version 3 adds requests that an
-//! owner of the previous release does not know
-//! ([`Kind::link_version`](crate::owning::kind::Kind::link_version)). To introduce version 4, put it in front
-//! of [`VERSIONS`], and send the items that version 3 does not have only if [`Hello::agree`] returns 4. Once
-//! no supported release speaks 2, remove 2.
+//! owner of the former build does not know ([`Kind::link_version`](crate::owning::kind::Kind::link_version)).
+//! To introduce version 4, put it in front of [`VERSIONS`], and send the items that version 3 does not have
+//! only if [`Hello::agree`] returns 4. Once no supported release speaks 2, remove 2.
 
 use crate::ids::{Incarnation, NodeId, SHARD_HASH, SHARDS};
 

@@ -235,7 +235,7 @@ pub trait Kind: Copy + Debug + Default + PartialEq + Eq + Send + Sync + 'static 
     fn decode_ask(bytes: &[u8]) -> Result<Self::Ask, DecodeError>;
 
     /// Returns the lowest version of a link whose both ends know this request; see
-    /// [`hello`](crate::link::hello). A node of the previous release is not sent what it does not know.
+    /// [`hello`](crate::link::hello). A node of the former build is not sent what it does not know.
     fn link_version(_ask: &Self::Ask) -> u32 {
         0
     }

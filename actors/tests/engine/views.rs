@@ -85,7 +85,7 @@ async fn an_owner_that_joins_while_the_rows_are_read_is_among_the_nodes_of_the_v
     );
 }
 
-/// An owner of the previous release knows neither uses nor the later fields of a coupon.
+/// An owner of the former build knows neither uses nor the later fields of a coupon.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_an_owner_of_the_previous_release_made_is_shown_as_it_is_stored() {
     let fixture = TestEngine::new().await;

@@ -24,12 +24,12 @@ pub(super) struct ChangeBody {
     /// The version of the coupon after the change; 1 is its creation.
     #[schema(minimum = 1)]
     version: u64,
-    /// Null if a node of the previous release received the change.
+    /// Null if a node of the former build received the change.
     #[schema(required)]
     who: Option<WhoBody>,
     #[schema(value_type = String, format = DateTime)]
     when: Text<Timestamp>,
-    /// Null if a node of the previous release received the change.
+    /// Null if a node of the former build received the change.
     #[schema(required)]
     what: Option<WhatBody>,
 }

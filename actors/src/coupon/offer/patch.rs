@@ -99,7 +99,7 @@ impl OfferPatch {
         }
     }
 
-    /// Returns true if an owner of the previous release does not know all fields that the patch has.
+    /// Returns true if an owner of the former build does not know all fields that the patch has.
     pub fn needs_version_3(&self) -> bool {
         let Self {
             description,

@@ -146,7 +146,7 @@ pub(crate) fn metadata_column(metadata: &Metadata) -> Option<String> {
 }
 
 /// Returns the values of the two columns of the limit per user. Without a limit, the first column has the
-/// highest limit, which nodes of the previous release use.
+/// highest limit, which nodes of the former build use.
 pub(crate) fn limit_columns(per_user_limit: Option<u8>) -> (u8, bool) {
     per_user_limit.map_or((PER_USER_LIMIT_MAX, true), |limit| (limit, false))
 }

@@ -52,14 +52,14 @@ pub struct Change {
     pub kind: i32,
     #[prost(message, optional, boxed, tag = "3")]
     pub patch: Option<Box<Patch>>,
-    /// The previous release does not know this field, and executes the change as one without a key.
+    /// The former build does not know this field, and executes the change as one without a key.
     #[prost(string, optional, tag = "4")]
     pub key: Option<String>,
-    /// Further versions that satisfy the condition. The previous release reads only the first version. So it
+    /// Further versions that satisfy the condition. The former build reads only the first version. So it
     /// may refuse a change that satisfies the condition, and never executes one that does not.
     #[prost(uint64, repeated, tag = "5")]
     pub or_versions: Vec<u64>,
-    /// Who makes the change, for the audit log. The previous release knows neither this nor the next field.
+    /// Who makes the change, for the audit log. The former build knows neither this nor the next field.
     #[prost(string, optional, tag = "6")]
     pub author: Option<String>,
     #[prost(string, optional, tag = "7")]
@@ -168,7 +168,7 @@ pub struct IssueOutcome {
     pub server_time: i64,
     #[prost(uint64, tag = "7")]
     pub total_quantity: u64,
-    /// The latest use of the issuance. The previous release does not know this field.
+    /// The latest use of the issuance. The former build does not know this field.
     #[prost(message, optional, tag = "8")]
     pub latest: Option<LatestUse>,
 }
@@ -360,7 +360,7 @@ pub struct Coupon {
     pub created_at: i64,
     #[prost(int64, tag = "14")]
     pub updated_at: i64,
-    // The previous release ignores these.
+    // The former build ignores these.
     #[prost(string, optional, tag = "15")]
     pub description: Option<String>,
     #[prost(message, repeated, tag = "16")]
@@ -371,7 +371,7 @@ pub struct Coupon {
     pub use_until: Option<i64>,
     #[prost(string, optional, tag = "19")]
     pub time_zone: Option<String>,
-    /// `per_user_limit` is only for the previous release.
+    /// `per_user_limit` is only for the former build.
     #[prost(bool, tag = "20")]
     pub no_user_limit: bool,
 }

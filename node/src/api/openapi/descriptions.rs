@@ -66,7 +66,7 @@ pub(super) fn operation(name: &str) -> &'static str {
         }
         "coupon_changes" => {
             "The creation and each change that made a version. `fields` is the body of the request. A change that \
-             a node of the previous release received has no `who` and no `what`; one that such a node stored is \
+             a node of the former build received has no `who` and no `what`; one that such a node stored is \
              missing."
         }
         "me" => {
