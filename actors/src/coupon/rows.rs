@@ -16,7 +16,7 @@ use async_trait::async_trait;
 pub use self::codes::{AddSecretError, CodeRows};
 pub use self::issuances::{IssuancePage, IssuanceQuery, IssuancesOf};
 pub use self::search::{CouponFilter, CouponPage, CouponQuery};
-pub use self::statistics::{BUCKETS_MAX, Statistics, StatisticsQuery, Tally};
+pub use self::statistics::{BUCKETS_MAX, Statistics, StatisticsCounts, StatisticsQuery};
 
 use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::offer::{Coupon, CouponView, Discount, Issuance, Metadata, Offer, Status};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
-use actors::coupon::rows::{CouponRows, Statistics, StatisticsQuery, Tally};
+use actors::coupon::rows::{CouponRows, Statistics, StatisticsCounts, StatisticsQuery};
 use actors::coupon::uses::{UseKind, UseNumber};
 use actors::store::EntryStore;
 use actors::time::Timestamp;
@@ -32,8 +32,12 @@ async fn computed(store: &dyn CouponRows, query: StatisticsQuery) -> Statistics 
 }
 
 /// Counts what happened from the history of each issuance, in buckets of this length in microseconds.
-async fn counted_again(store: &dyn CouponRows, owned: &Owned, length: i64) -> BTreeMap<i64, Tally> {
-    let mut counted = BTreeMap::<i64, Tally>::new();
+async fn counted_again(
+    store: &dyn CouponRows,
+    owned: &Owned,
+    length: i64,
+) -> BTreeMap<i64, StatisticsCounts> {
+    let mut counted = BTreeMap::<i64, StatisticsCounts>::new();
     let bucket = |at: Timestamp| at.as_micros() / length;
     for sequence in 1..=COUNT {
         let issued_at = after_noon(sequence as i64);
@@ -43,20 +47,20 @@ async fn counted_again(store: &dyn CouponRows, owned: &Owned, length: i64) -> BT
             sequence: Sequence::new(sequence),
         };
         for made in store.uses_of(id, UseNumber::NONE, 10).await.unwrap() {
-            let tally = counted.entry(bucket(made.shown.at)).or_default();
+            let counts = counted.entry(bucket(made.shown.at)).or_default();
             let figures = made.shown.figures;
             let discount = figures.map_or(0, |figures| u128::from(figures.discount));
             match made.shown.kind {
-                UseKind::Reserved => tally.reserved += 1,
-                UseKind::Released => tally.released += 1,
-                UseKind::Revoked => tally.revoked += 1,
+                UseKind::Reserved => counts.reserved += 1,
+                UseKind::Released => counts.released += 1,
+                UseKind::Revoked => counts.revoked += 1,
                 UseKind::Redeemed => {
-                    tally.redeemed += 1;
-                    tally.discount_given += discount;
+                    counts.redeemed += 1;
+                    counts.discount_given += discount;
                 }
                 UseKind::Refunded => {
-                    tally.refunded += 1;
-                    tally.discount_refunded += discount;
+                    counts.refunded += 1;
+                    counts.discount_refunded += discount;
                 }
             }
         }
@@ -77,7 +81,10 @@ pub async fn statistics_count_every_row_once_by_time(database: &impl Database) {
         to: None,
     };
     let nothing = computed(&*store, query).await;
-    assert_eq!((nothing.total(), nothing.buckets.len()), (Tally::default(), 0));
+    assert_eq!(
+        (nothing.total(), nothing.buckets.len()),
+        (StatisticsCounts::default(), 0)
+    );
     let fence = claim(&*store, owned.id().shard()).await;
     let owned = Owned { fence, ..owned };
     in_every_state(&*store, &owned).await;

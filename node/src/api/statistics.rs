@@ -1,6 +1,6 @@
 //! `GET /v1/coupons/{id}/statistics`: how often something happened, in all and by time.
 
-use actors::coupon::rows::{BUCKETS_MAX, Tally};
+use actors::coupon::rows::{BUCKETS_MAX, StatisticsCounts};
 use actors::ids::ID_MAX;
 use actors::time::Timestamp;
 use http::StatusCode;
@@ -78,20 +78,20 @@ pub(super) struct TallyBody {
     discount_refunded: u64,
 }
 
-impl From<Tally> for TallyBody {
-    fn from(tally: Tally) -> Self {
+impl From<StatisticsCounts> for TallyBody {
+    fn from(counts: StatisticsCounts) -> Self {
         // Clients read numbers up to this one exactly.
         let amount = |sum: u128| u64::try_from(sum).unwrap_or(ID_MAX).min(ID_MAX);
         Self {
             at: None,
-            issued: tally.issued,
-            reserved: tally.reserved,
-            redeemed: tally.redeemed,
-            released: tally.released,
-            refunded: tally.refunded,
-            revoked: tally.revoked,
-            discount_given: amount(tally.discount_given),
-            discount_refunded: amount(tally.discount_refunded),
+            issued: counts.issued,
+            reserved: counts.reserved,
+            redeemed: counts.redeemed,
+            released: counts.released,
+            refunded: counts.refunded,
+            revoked: counts.revoked,
+            discount_given: amount(counts.discount_given),
+            discount_refunded: amount(counts.discount_refunded),
         }
     }
 }
@@ -100,10 +100,10 @@ impl StatisticsBody {
     fn new(query: &StatisticsQuery, bucket_seconds: u32, computed: &CouponStatistics) -> Self {
         let CouponStatistics { statistics, as_of } = computed;
         let begin = |bucket: i64| Timestamp::from_micros(bucket.saturating_mul(query.bucket_micros));
-        let buckets = statistics.buckets.iter().filter_map(|(bucket, tally)| {
+        let buckets = statistics.buckets.iter().filter_map(|(bucket, counts)| {
             Some(TallyBody {
                 at: Some(Text(begin(*bucket)?)),
-                ..TallyBody::from(*tally)
+                ..TallyBody::from(*counts)
             })
         });
         Self {

@@ -37,7 +37,7 @@ pub struct StatisticsQuery {
 
 /// How often something happened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct StatisticsCounts {
     /// Issuances.
     pub issued: u64,
     /// Reservations.
@@ -60,7 +60,7 @@ pub struct Tally {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Statistics {
     /// By the number of the bucket since 1970; only buckets in which something happened.
-    pub buckets: BTreeMap<i64, Tally>,
+    pub buckets: BTreeMap<i64, StatisticsCounts>,
     /// The sequence of the last issuance that was read, and the number of the last use.
     issued: u64,
     used: u64,
@@ -87,17 +87,19 @@ impl StatisticsQuery {
 
 impl Statistics {
     /// Returns the sum of all buckets.
-    pub fn total(&self) -> Tally {
-        self.buckets.values().fold(Tally::default(), |sum, tally| Tally {
-            issued: sum.issued + tally.issued,
-            reserved: sum.reserved + tally.reserved,
-            redeemed: sum.redeemed + tally.redeemed,
-            released: sum.released + tally.released,
-            refunded: sum.refunded + tally.refunded,
-            revoked: sum.revoked + tally.revoked,
-            discount_given: sum.discount_given + tally.discount_given,
-            discount_refunded: sum.discount_refunded + tally.discount_refunded,
-        })
+    pub fn total(&self) -> StatisticsCounts {
+        self.buckets
+            .values()
+            .fold(StatisticsCounts::default(), |sum, counts| StatisticsCounts {
+                issued: sum.issued + counts.issued,
+                reserved: sum.reserved + counts.reserved,
+                redeemed: sum.redeemed + counts.redeemed,
+                released: sum.released + counts.released,
+                refunded: sum.refunded + counts.refunded,
+                revoked: sum.revoked + counts.revoked,
+                discount_given: sum.discount_given + counts.discount_given,
+                discount_refunded: sum.discount_refunded + counts.discount_refunded,
+            })
     }
 
     /// Returns which rows the next step reads, at most [`ROWS_MAX`]; `None` if all are read. `row` has the
@@ -119,14 +121,14 @@ impl Statistics {
     /// `number`, `high` and `low`.
     pub(crate) fn add<R: StoredRow>(&mut self, range: StatisticsRange, rows: &[R]) -> Result<()> {
         for row in rows {
-            let tally = self.buckets.entry(row.integer("bucket")?).or_default();
+            let counts = self.buckets.entry(row.integer("bucket")?).or_default();
             let count: u64 = number(row, "number")?;
             match range {
-                StatisticsRange::Issuances(..) => tally.issued += count,
+                StatisticsRange::Issuances(..) => counts.issued += count,
                 StatisticsRange::Uses(..) => {
                     let kind = readable(UseKind::parse(row.text("kind")?), "kind")?;
                     let (high, low): (u64, u64) = (number(row, "high")?, number(row, "low")?);
-                    tally.add(kind, count, (u128::from(high) << LOW_BITS) + u128::from(low));
+                    counts.add(kind, count, (u128::from(high) << LOW_BITS) + u128::from(low));
                 }
             }
         }
@@ -139,7 +141,7 @@ impl Statistics {
     }
 }
 
-impl Tally {
+impl StatisticsCounts {
     fn add(&mut self, kind: UseKind, number: u64, discount: u128) {
         match kind {
             UseKind::Reserved => self.reserved += number,
@@ -158,7 +160,7 @@ impl Tally {
 }
 
 /// The columns of a step over uses beyond `bucket`. The discount is divided by [`LOW_BITS`].
-macro_rules! use_tally_columns {
+macro_rules! use_statistics_columns {
     ($integer:literal) => {
         concat!(
             "kind, COUNT(*) AS number, ",
@@ -170,7 +172,7 @@ macro_rules! use_tally_columns {
         )
     };
 }
-pub(crate) use use_tally_columns;
+pub(crate) use use_statistics_columns;
 
 #[cfg(test)]
 mod tests {
@@ -192,7 +194,7 @@ mod tests {
                 .or_default()
                 .add(kind, 2, discount);
         }
-        let expected = Tally {
+        let expected = StatisticsCounts {
             issued: 0,
             reserved: 2,
             redeemed: 2,

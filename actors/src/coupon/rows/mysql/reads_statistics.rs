@@ -3,7 +3,7 @@
 use sqlx::MySqlConnection;
 
 use crate::coupon::rows::statistics::{
-    GROUPS_MAX, Statistics, StatisticsQuery, StatisticsRange, use_tally_columns,
+    GROUPS_MAX, Statistics, StatisticsQuery, StatisticsRange, use_statistics_columns,
 };
 use crate::store::Result;
 use crate::store::columns::integer;
@@ -24,7 +24,7 @@ SELECT issued_at DIV ? AS bucket, COUNT(*) AS number FROM issuances FORCE INDEX 
 
 const USES: &str = concat!(
     "SELECT used_at DIV ? AS bucket, ",
-    use_tally_columns!("SIGNED"),
+    use_statistics_columns!("SIGNED"),
     " FROM uses FORCE INDEX (PRIMARY)
  WHERE coupon_id = ? AND use_sequence > ? AND use_sequence <= ? AND used_at >= ? AND used_at < ?
  GROUP BY bucket, kind LIMIT ?"

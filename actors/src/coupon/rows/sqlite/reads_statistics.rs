@@ -3,7 +3,7 @@
 use sqlx::SqliteConnection;
 
 use crate::coupon::rows::statistics::{
-    GROUPS_MAX, Statistics, StatisticsQuery, StatisticsRange, use_tally_columns,
+    GROUPS_MAX, Statistics, StatisticsQuery, StatisticsRange, use_statistics_columns,
 };
 use crate::store::Result;
 use crate::store::columns::integer;
@@ -21,7 +21,7 @@ SELECT issued_at / ?1 AS bucket, COUNT(*) AS number FROM issuances
 
 const USES: &str = concat!(
     "SELECT used_at / ?1 AS bucket, ",
-    use_tally_columns!("INTEGER"),
+    use_statistics_columns!("INTEGER"),
     " FROM uses
  WHERE coupon_id = ?2 AND use_sequence > ?3 AND use_sequence <= ?4 AND used_at >= ?5 AND used_at < ?6
  GROUP BY 1, kind LIMIT ?7"
