@@ -77,13 +77,13 @@ pub enum FindingKind {
     UseNumberTwice,
     /// A use, or an answer to a step, is of an issuance that is not stored.
     UseOfNoIssuance,
-    /// No request made a use.
+    /// A use that no request made.
     UseWithoutRequest,
-    /// The coupon counts other states than its uses have.
+    /// The counts of the coupon differ from the states of its issuances.
     UseCountsDiffer,
     /// An order reserved or redeemed an issuance that another order held.
     HeldByTwoOrders,
-    /// An issuance that was redeemed, and not refunded, is redeemed.
+    /// An issuance that was redeemed, and not refunded, is redeemed again.
     RedeemedTwice,
     /// An issuance is used after its end of use.
     UsedAfterEnd,

@@ -74,8 +74,8 @@ pub(super) struct Version {
     pub(super) earliest: i64,
     /// The latest moment at which the version may have come into force.
     pub(super) latest: i64,
-    /// The first answer to a change that widens that shows this version or a later one. Until then, nodes may
-    /// refuse based on earlier versions, also if this version is known by other answers.
+    /// Time of the first answer to a widening change that shows this version or a later one. Until then,
+    /// nodes may refuse based on earlier versions, even if other answers have shown this one.
     widened_by: i64,
 }
 
@@ -221,7 +221,7 @@ struct Known<'h> {
     row: &'h CouponRow,
     earliest: i64,
     latest: i64,
-    /// The first answer to a change that widens that shows this version.
+    /// Time of the first answer to a widening change that shows this version.
     widened_by: i64,
     operation: Option<usize>,
 }
