@@ -57,6 +57,11 @@ const QUEUE_LIMIT: Duration = Duration::from_secs(2);
 /// Number of connections that load owners.
 const LOADERS: u32 = 2;
 
+/// Size of the log in bytes beyond which no snapshot begins. The log begins again only in a moment in which no
+/// snapshot exists, and snapshots may follow each other without a pause. A log of this size is moved by each
+/// commit, so the next commit after the last snapshot lets it begin again.
+const SNAPSHOT_LOG_BYTES_MAX: u64 = 640 * 1024 * 1024;
+
 /// How long SQLite waits for a lock that another program (a shell, a backup) holds.
 const BUSY_LIMIT: Duration = Duration::from_secs(1);
 
@@ -285,6 +290,17 @@ impl Inner {
     /// Returns a connection for the reads of clients.
     pub(crate) async fn reader(&self) -> Result<Lent> {
         lent(Pool::Readers, &self.readers).await.map_err(on_read)
+    }
+
+    /// Returns a connection for a snapshot, unless the log is too long.
+    pub(crate) async fn snapshot_reader(&self) -> Result<Lent> {
+        let log_bytes = self.files.check().map_err(StoreError::NotStored)?;
+        if log_bytes > SNAPSHOT_LOG_BYTES_MAX {
+            return Err(StoreError::NotStored(format!(
+                "the log has {log_bytes} bytes and must begin again before a snapshot does"
+            )));
+        }
+        self.reader().await
     }
 
     /// Returns the connection that reads the rows of nodes and shards.

@@ -119,7 +119,8 @@ impl CouponRows for SqliteStore {
 
     async fn snapshot(&self) -> Result<Box<dyn CouponSnapshot>> {
         let inner = self.inner.clone();
-        let snapshot = read_limited(async move { Snapshot::begin(inner.reader().await?).await }).await?;
+        let snapshot =
+            read_limited(async move { Snapshot::begin(inner.snapshot_reader().await?).await }).await?;
         Ok(Box::new(snapshot))
     }
 

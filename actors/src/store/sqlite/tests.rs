@@ -87,6 +87,39 @@ async fn beats_count_as_written_pages() {
 }
 
 #[tokio::test]
+async fn no_snapshot_begins_while_the_log_is_too_long() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&Options::new(folder.path().join("test.db")))
+        .await
+        .unwrap();
+    let execute = async |statement| {
+        let mut writer = store.inner.writer().await.unwrap();
+        sqlx::raw_sql(statement)
+            .execute(&mut *writer.connection)
+            .await
+            .unwrap();
+    };
+    execute("PRAGMA user_version = 1").await;
+    let snapshot = snapshot::Snapshot::begin(store.inner.snapshot_reader().await.unwrap());
+    let snapshot = snapshot.await.unwrap();
+    // What is behind the end of the log is no part of it.
+    let log = format!("{}-wal", store.path().display());
+    let log = File::options().write(true).open(log).unwrap();
+    log.set_len(SNAPSHOT_LOG_BYTES_MAX).unwrap();
+    assert!(store.inner.snapshot_reader().await.is_ok());
+    log.set_len(SNAPSHOT_LOG_BYTES_MAX + 1).unwrap();
+    assert!(matches!(
+        store.inner.snapshot_reader().await,
+        Err(StoreError::NotStored(_))
+    ));
+    drop(snapshot);
+    // As a commit does with a log of this size.
+    execute("PRAGMA wal_checkpoint(PASSIVE)").await;
+    execute("PRAGMA user_version = 2").await;
+    assert!(store.inner.snapshot_reader().await.is_ok());
+}
+
+#[tokio::test]
 async fn a_write_that_panics_is_unknown_and_a_read_that_panics_is_not_stored() {
     async fn broken() -> Result<()> {
         panic!("on purpose")
