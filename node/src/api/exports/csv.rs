@@ -57,7 +57,8 @@ fn plain(text: &mut Vec<u8>, value: &dyn Display) {
 /// Appends a cell with a text that a client has chosen.
 fn cell(text: &mut Vec<u8>, value: &str) {
     let would_run = value.starts_with(['=', '+', '-', '@', '\t', '\r', '\'']);
-    let needs_quotes = value.contains([',', '"', '\r', '\n']);
+    // Some spreadsheets divide a line at semicolons and tabs too, but not within quotes.
+    let needs_quotes = value.contains([',', ';', '\t', '"', '\r', '\n']);
     let quote: &[u8] = if needs_quotes { b"\"" } else { b"" };
     text.extend_from_slice(quote);
     if would_run {
@@ -88,7 +89,8 @@ mod tests {
             ("+1", "'+1"),
             ("-1", "'-1"),
             ("@SUM(A1)", "'@SUM(A1)"),
-            ("\t=1", "'\t=1"),
+            ("a;=1+1", "\"a;=1+1\""),
+            ("\t=1", "\"'\t=1\""),
             ("\r=1", "\"'\r=1\""),
             ("'quoted", "''quoted"),
             ("=HYPERLINK(\"x\",\"y\")", "\"'=HYPERLINK(\"\"x\"\",\"\"y\"\")\""),
