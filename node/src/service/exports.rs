@@ -55,7 +55,8 @@ pub(crate) struct Export {
     after: Sequence,
     /// The last sequence that belongs to the export.
     last: Sequence,
-    end: ExportEnd,
+    /// How the export ends if it is dropped now; `None` if nothing was asked of it, as by `HEAD`.
+    end: Option<ExportEnd>,
     _place: Permit,
 }
 
@@ -75,7 +76,7 @@ impl Service {
             coupon,
             after,
             last: view.issued,
-            end: ExportEnd::Left,
+            end: None,
             _place: place,
         })
     }
@@ -87,10 +88,11 @@ impl Export {
     ///
     /// Cancel safe: a portion that was not returned is read again.
     pub(crate) async fn next(&mut self) -> Result<Option<Vec<UsedIssuance>>, Error> {
+        self.end = Some(ExportEnd::Left);
         let left = self.last.get().saturating_sub(self.after.get());
         let rows = u32::try_from(left).unwrap_or(PORTION_ROWS).min(PORTION_ROWS);
         if rows == 0 {
-            self.end = ExportEnd::Complete;
+            self.end = Some(ExportEnd::Complete);
             return Ok(None);
         }
         let read = self.read(rows).await;
@@ -100,7 +102,7 @@ impl Export {
                     self.after = last.issuance.id.sequence;
                 }
             }
-            Err(_) => self.end = ExportEnd::Broken,
+            Err(_) => self.end = Some(ExportEnd::Broken),
         }
         read.map(Some)
     }
@@ -139,6 +141,8 @@ impl Export {
 
 impl Drop for Export {
     fn drop(&mut self) {
-        metrics::export_ended(self.end);
+        if let Some(end) = self.end {
+            metrics::export_ended(end);
+        }
     }
 }

@@ -265,6 +265,8 @@ async fn an_export_is_refused_like_any_other_read_and_head_has_no_body() {
         let lines = empty.body.as_str().map_or(0, |body| body.lines().count());
         assert_eq!(lines, usize::from(kind == "csv"), "{empty:?}");
     }
+    // A request without a body is no export that somebody left.
+    assert_eq!(metric(&node, r#"coupon_exports_total{end="left"}"#).await, 0.0);
 }
 
 #[tokio::test]
