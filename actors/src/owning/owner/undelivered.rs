@@ -68,19 +68,22 @@ impl<K: Kind> Undelivered<K> {
         self.entries.front()?;
         let length = K::run_length(self.iter(), rows_max);
         let along = K::taken_along(self.iter(), length, rows_max);
-        if along.is_empty() {
+        let Some(last) = along.last() else {
             let run = self.entries.drain(..length);
             return Some(K::run(run.map(|decided| decided.entry)));
-        }
-        let (mut taken, mut left) = (Vec::with_capacity(length + along.len()), VecDeque::new());
-        for (place, decided) in self.entries.drain(..).enumerate() {
+        };
+        let (mut taken, mut passed) = (Vec::with_capacity(length + along.len()), Vec::new());
+        for (place, decided) in self.entries.drain(..=*last).enumerate() {
             if place < length || along.binary_search(&place).is_ok() {
                 taken.push(decided.entry);
             } else {
-                left.push_back(decided);
+                passed.push(decided);
             }
         }
-        self.entries = left;
+        // What is behind the last entry that was taken stays where it is: there may be many more.
+        for decided in passed.into_iter().rev() {
+            self.entries.push_front(decided);
+        }
         Some(K::run(taken.into_iter()))
     }
 }
