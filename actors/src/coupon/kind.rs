@@ -146,7 +146,7 @@ impl Kind for CouponKind {
                 CouponAsk::Change(request),
                 CouponOutcome::Change(ChangeOutcome::Done(done) | ChangeOutcome::Replayed(done)),
             ) => Some(Superseded {
-                // The notices of an owner that does not know uses have the version alone.
+                // An owner that does not know uses sends notices with the version alone.
                 version: done.coupon.version + done.uses.map_or(0, |uses| uses.returned),
                 widens: request.change.may_widen(),
             }),
@@ -182,7 +182,7 @@ impl Kind for CouponKind {
     }
 
     fn is_exhausted(ledger: &Ledger) -> bool {
-        // Where nothing was used yet, few uses come while a coupon is given out.
+        // While a coupon is given out and none was used yet, uses are rare.
         ledger.is_sold_out() && ledger.uses().last() == UseNumber::NONE
     }
 

@@ -40,8 +40,8 @@ struct WireNotice {
 }
 
 impl SoldOutNotice {
-    /// Makes the notice of a coupon that is sold out, with the users that have one. Of the issued ones, so
-    /// many were given back.
+    /// Makes the notice of a coupon that is sold out, with the users that have one. `returned` of the issued
+    /// ones were given back.
     pub fn new(mut coupon: Coupon, issued: Sequence, returned: u64, winners: Arc<Filter>) -> Self {
         // No refusal rests on these, and they may be long.
         coupon.offer.description = None;

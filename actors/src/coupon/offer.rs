@@ -238,7 +238,7 @@ pub struct Coupon {
 }
 
 impl Coupon {
-    /// Returns the phase at `now` if so many issuances count against the quantity. The order of the checks is
+    /// Returns the phase at `now`. `taken` issuances count against the quantity. The order of the checks is
     /// the order of precedence of refusals.
     pub fn phase(&self, now: Timestamp, taken: Sequence) -> Phase {
         match self.status {
@@ -251,7 +251,7 @@ impl Coupon {
         }
     }
 
-    /// Returns true if no coupon is left if so many issuances count against the quantity.
+    /// Returns true if no coupon is left. `taken` issuances count against the quantity.
     pub fn is_sold_out(&self, taken: Sequence) -> bool {
         self.offer
             .total_quantity

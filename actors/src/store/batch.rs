@@ -58,8 +58,8 @@ pub enum FoundRows {
 }
 
 impl FoundRows {
-    /// Returns what the rows in the places of these are; `None` if there are none. An unreadable row is
-    /// different: it concerns its owner alone, and must not hold up others.
+    /// Compares what is stored in the places of these rows with them; `stored` is `None` if nothing is. An
+    /// unreadable row counts as different: it concerns its owner alone, and must not hold up others.
     pub(crate) fn of<T: PartialEq>(stored: Option<Vec<Result<T>>>, sent: &[T]) -> Self {
         let Some(stored) = stored else {
             return Self::Absent;
