@@ -24,9 +24,11 @@ def generate(url, directory):
         document.write_bytes(answer.read())
     # The generator is beside the interpreter. The interpreter's environment need not be on the PATH.
     program = Path(sys.executable).with_name("openapi-python-client")
-    # No hooks: by default they format the files.
+    # No hooks: by default they format the files. The generator does not know lines of JSON: they are a file.
     config = directory / "config.json"
-    config.write_text('{"post_hooks": []}')
+    config.write_text(
+        '{"post_hooks": [], "content_type_overrides": {"application/x-ndjson": "application/octet-stream"}}'
+    )
     package = directory / "generated"
     done = subprocess.run(
         [program, "generate", "--path", document, "--output-path", package, "--config", config],
