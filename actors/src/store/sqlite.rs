@@ -57,9 +57,9 @@ const QUEUE_LIMIT: Duration = Duration::from_secs(2);
 /// Number of connections that load owners.
 const LOADERS: u32 = 2;
 
-/// Size of the log in bytes beyond which no snapshot begins. The log begins again only in a moment in which no
-/// snapshot exists, and snapshots may follow each other without a pause. A log of this size is moved by each
-/// commit, so the next commit after the last snapshot lets it begin again.
+/// Size of the log in bytes beyond which no snapshot begins. The log begins again only in a moment in which
+/// no snapshot exists, and snapshots may follow each other without a pause. A log of this size is moved by
+/// each commit, so the next commit after the last snapshot lets it begin again.
 const SNAPSHOT_LOG_BYTES_MAX: u64 = 640 * 1024 * 1024;
 
 /// How long SQLite waits for a lock that another program (a shell, a backup) holds.

@@ -26,8 +26,8 @@ use super::{Error, Service};
 use crate::metrics::LISTS_REFUSED;
 
 /// Maximum number of lists with a copy. With the longest titles, a copy takes about 200 KiB, so all copies
-/// take about 13 MiB. If all coupons have the longest descriptions and metadata too, a copy takes 5 MiB, and all
-/// copies 320 MiB.
+/// take about 13 MiB. If all coupons have the longest descriptions and metadata too, a copy takes 5 MiB, and
+/// all copies 320 MiB.
 const LISTS_MAX: usize = 64;
 
 /// Maximum number of searches in progress. A step takes some milliseconds, so each search gets at least one
