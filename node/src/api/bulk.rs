@@ -21,7 +21,7 @@ use crate::service::codes::Codes;
 /// Maximum size of the body: as many users as a call may have, each with an id of the longest kind.
 pub(super) const BULK_BODY_BYTES_MAX: usize = 256 * 1024;
 
-/// A bulk request as it is read.
+/// The users to whom a coupon is issued.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = BulkIssueRequest)]
 #[serde(deny_unknown_fields)]

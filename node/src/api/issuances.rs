@@ -85,7 +85,7 @@ impl<'a> IssuanceBody<'a> {
         }
     }
 
-    /// A new issuance, which was never used.
+    /// An issuance that was never used and has not expired.
     pub(super) fn issued(issuance: &'a Issuance, codes: &Codes) -> Self {
         Self {
             id: Text(issuance.id),
@@ -166,11 +166,13 @@ pub(super) async fn issue(service: &Service, call: &Call) -> Answer {
     };
     let key = key.unwrap_or_else(RequestKey::random);
     let IssueResponse { used, replayed } = service.issue(coupon, user, key, &call.head.span).await?;
-    let body = if replayed {
-        IssuanceBody::new(&used, service.codes(), time::timestamp())
+    // A coupon may be issued after its end of use, so that a new issuance is expired.
+    let now = if replayed {
+        time::timestamp()
     } else {
-        IssuanceBody::issued(&used.issuance, service.codes())
+        used.issuance.issued_at
     };
+    let body = IssuanceBody::new(&used, service.codes(), now);
     let mut response = json::response(StatusCode::CREATED, &body);
     let id = used.issuance.id;
     set_header(&mut response, LOCATION, format_args!("/v1/issuances/{id}"));

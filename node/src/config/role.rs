@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 pub enum RoleName {
     /// Everything.
     Admin,
-    /// Creates and changes coupons, and reads everything.
+    /// Creates and changes coupons, uses and revokes issuances, and reads everything.
     Operator,
-    /// Issues for others, and reads what a user has.
+    /// Issues for others, uses issuances for orders, and reads and exports what users have.
     Service,
     /// Reads everything.
     Viewer,

@@ -97,6 +97,18 @@ async fn a_wrong_value_of_these_fields_is_reported() {
 }
 
 #[tokio::test]
+async fn what_is_issued_after_the_end_of_use_is_expired_at_once() {
+    let node = TestNode::start().await;
+    let id = node.coupon(json!({"use_until": "2020-01-01T00:00:00Z"})).await;
+    let issued = node.issue("alice", id).await;
+    assert_eq!(issued.status, 201);
+    assert_eq!(
+        (&issued.body["status"], &issued.body["state"]),
+        (&json!("issued"), &json!("expired"))
+    );
+}
+
+#[tokio::test]
 async fn the_end_of_use_of_an_issuance_is_the_earlier_one() {
     let node = TestNode::start().await;
     let expiry = async |body: Value| {

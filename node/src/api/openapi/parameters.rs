@@ -88,6 +88,7 @@ pub(super) fn parameter(operation: &str, name: &str) -> Parameter {
             .example(Some(examples::USER.into())),
         ("quote_issuance", "order_amount") => parameter
             .required(Required::True)
+            .description(Some("the amount of the order, in the currency's smallest unit"))
             .example(Some(examples::ORDER_AMOUNT.into())),
         _ => parameter.required(Required::False),
     }
@@ -176,7 +177,7 @@ fn of_issuances(name: &str) -> (RefOr<Schema>, &'static str) {
         ),
         _ => (
             schemas::whole_number(0, actors::ids::ID_MAX).into(),
-            "only issuances after this sequence; a cursor takes precedence",
+            "only issuances after this sequence; in a list, a cursor takes precedence",
         ),
     }
 }
