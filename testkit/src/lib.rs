@@ -2,7 +2,8 @@
 //!
 //! - [`process`]: child processes; [`node`]: the program `firstcome` as one; [`worker`]: a test program that
 //!   is its own child and carries out commands. [`output`]: terminals, and outputs that cannot be written.
-//! - [`servers`]: private MySQL and MariaDB servers, and [`on_each_server`] for tests on both.
+//! - [`servers`]: private MySQL and MariaDB servers, and [`on_each_server`] for tests on both; private Redis
+//!   servers.
 //! - [`database_proxy`], [`link_proxy`]: faults of connections. [`ports`]: free ports of loopback.
 //! - [`poll`]: waiting for a condition, with a limit. [`prometheus`]: values of metrics.
 //! - [`checker`]: judges a service by what its clients saw.

@@ -1,11 +1,12 @@
 //! Private database servers: a real `mysqld` or `mariadbd` on a free port of loopback, with its data in a
-//! temporary directory.
+//! temporary directory. [`redis`] is the same for `redis-server`.
 //!
 //! The programs are named by `MYSQLD` and `MARIADBD`, or found on the `PATH`. The tests of a program share
 //! one server of each kind, and each test makes a database of its own. A server and its data never outlive
 //! the program that started it ([`crate::process`]).
 
 mod each;
+pub mod redis;
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -92,14 +93,19 @@ impl ServerKind {
                 false
             }
         });
-        let is_required = std::env::var("FIRSTCOME_REQUIRE_DATABASES").is_ok_and(|required| required == "1");
         assert!(
-            is_available || !is_required,
+            is_available || !is_required(),
             "FIRSTCOME_REQUIRE_DATABASES=1, but there is no {}",
             self.name()
         );
         is_available
     }
+}
+
+/// True if a server that this machine does not have is an error (`FIRSTCOME_REQUIRE_DATABASES=1`), and not a
+/// reason to skip what needs it.
+pub fn is_required() -> bool {
+    std::env::var("FIRSTCOME_REQUIRE_DATABASES").is_ok_and(|required| required == "1")
 }
 
 /// A running server.
@@ -223,6 +229,11 @@ impl Server {
             process.kill();
             let _ = std::fs::remove_file(self.socket());
         }
+    }
+
+    /// Returns the id of the server's process; `None` if it was killed.
+    pub fn process_id(&self) -> Option<u32> {
+        self.process().as_ref().map(Process::id)
     }
 
     /// Returns the server's kind.
