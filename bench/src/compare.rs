@@ -16,7 +16,7 @@ mod million;
 mod nodes;
 mod prometheus;
 mod routes;
-mod series;
+pub(crate) mod series;
 mod sleeping;
 mod stores;
 mod three;
@@ -38,6 +38,8 @@ use crate::load::{Failed, ceiling};
 use crate::verify::{BAD_INPUT, CLEAN};
 use children::Service;
 use stores::{MeasuredStore, StoreKind};
+
+pub(crate) use children::processor_time;
 
 /// Time of load before each measurement, until connections, caches and the rate are steady.
 const WARM_UP: Duration = Duration::from_millis(500);

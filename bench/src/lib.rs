@@ -2,6 +2,7 @@
 //!
 //! [`load`] drives a service, reports how fast it answered, and records what it saw. [`compare`] starts
 //! services itself and measures them side by side. [`verify`] is [`testkit::checker`] as a command.
+//! [`rivals`] measures Firstcome beside the ways in which limited coupons are usually issued.
 //! [`cluster`] starts several nodes to try them out and to break them. [`prefilled`] makes coupons with many
 //! issuances without a node.
 //!
@@ -15,6 +16,7 @@ pub mod cluster;
 pub mod compare;
 pub mod load;
 pub mod prefilled;
+pub mod rivals;
 pub mod verify;
 
 use std::path::{Path, PathBuf};

@@ -1,13 +1,19 @@
 //! The program `firstcome-bench`: parses its arguments and runs a command. See [`bench::load`],
-//! [`bench::compare`], [`bench::verify`] and [`bench::cluster`].
+//! [`bench::compare`], [`bench::rivals`], [`bench::verify`] and [`bench::cluster`].
 
 use std::process::ExitCode;
 
 use bench::cluster::Cluster;
 use bench::compare::Compare;
 use bench::load::Load;
+use bench::rivals::{Rivals, Serve};
 use bench::verify::Verify;
 use clap::{Parser, Subcommand};
+use mimalloc::MiMalloc;
+
+/// The node's allocator, so that the rivals have the same.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Measures a Firstcome service, and judges it by what its clients saw.
 #[derive(Debug, Parser)]
@@ -29,6 +35,13 @@ enum Command {
     ///
     /// Exits with 0, or 2 if something could not be measured.
     Compare(Box<Compare>),
+    /// Starts MySQL, Redis, and the ways in which limited coupons are usually issued, measures each of them and
+    /// a node with the same load, and prints one Markdown table.
+    ///
+    /// Exits with 0, or 2 if something could not be measured.
+    Rivals(Rivals),
+    /// Serves one of the rivals, until a signal ends it.
+    Rival(Serve),
     /// Checks a history of requests and answers against the stored rows.
     ///
     /// Exits with 0 if all promises were kept, 1 with findings, 2 if the input cannot be read.
@@ -46,6 +59,8 @@ async fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Load(load) => load.run().await,
         Command::Compare(compare) => compare.run().await,
+        Command::Rivals(rivals) => rivals.run().await,
+        Command::Rival(serve) => serve.run().await,
         Command::Verify(verify) => verify.run().await,
         Command::Cluster(cluster) => cluster.run().await,
     }

@@ -151,7 +151,7 @@ impl Service {
 
 /// Returns the processor time that all threads of a process have used so far, in user and system mode. The
 /// system counts hundredths of a second; a node's metrics count whole seconds.
-pub(super) fn processor_time(process: u32) -> Result<Duration, Failed> {
+pub(crate) fn processor_time(process: u32) -> Result<Duration, Failed> {
     let ticks = ticks(&std::fs::read_to_string(format!("/proc/{process}/stat"))?)
         .ok_or("the system does not report the processor time")?;
     Ok(Duration::from_secs_f64(

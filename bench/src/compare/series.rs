@@ -2,15 +2,15 @@
 
 /// The figures of the rounds.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Series(Vec<f64>);
+pub(crate) struct Series(Vec<f64>);
 
 impl Series {
-    pub(super) fn add(&mut self, value: f64) {
+    pub(crate) fn add(&mut self, value: f64) {
         self.0.push(value);
     }
 
     /// Returns the median; zero if there is no figure.
-    pub(super) fn median(&self) -> f64 {
+    pub(crate) fn median(&self) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
         let middle = sorted.len() / 2;
@@ -22,7 +22,7 @@ impl Series {
     }
 
     /// Returns the median with minimum and maximum, with this many decimals.
-    pub(super) fn shown(&self, decimals: usize) -> String {
+    pub(crate) fn shown(&self, decimals: usize) -> String {
         let least = self.0.iter().copied().fold(f64::INFINITY, f64::min);
         let most = self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         match self.0.len() {
@@ -37,7 +37,7 @@ impl Series {
 }
 
 /// Returns the word for a target that is met or missed.
-pub(super) fn verdict(met: bool) -> &'static str {
+pub(crate) fn verdict(met: bool) -> &'static str {
     if met { "met" } else { "missed" }
 }
 
