@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
+use node::listener;
 use serde::{Deserialize, Serialize};
 use testkit::ids::{CouponId, RequestKey, UserId};
 use testkit::rows::{CouponRow, IssuanceRow};
@@ -68,8 +69,8 @@ pub(super) fn routes(
     let (issuing, making) = (Arc::clone(gateway), Arc::clone(gateway));
     let issue = warp::path!("v1" / "coupons" / String / "issuances")
         .and(warp::post())
-        .and(warp::header::optional::<String>("x-user-id"))
-        .and(warp::header::optional::<String>("idempotency-key"))
+        .and(listener::header(HeaderName::from_static("x-user-id")))
+        .and(listener::header(HeaderName::from_static("idempotency-key")))
         .then(move |coupon: String, user: Option<String>, key: Option<String>| {
             let gateway = Arc::clone(&issuing);
             async move { gateway.issue(&coupon, user, key).await }

@@ -12,18 +12,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::critical::critical;
-use http::Method;
+use http::{HeaderName, Method};
 use hyper::server::conn::http1;
 use ipnet::IpNet;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
-use warp::Filter;
 use warp::reply::Response;
+use warp::{Filter, Rejection};
 
 use super::body::BodyDeadline;
 use super::clients::Clients;
 use super::cors::Cors;
+use super::head::Head;
 use super::trace::Sampler;
 use super::unsent::Unsent;
 use super::{accept, open_files, pace, request, tls};
@@ -214,6 +215,13 @@ impl Listener {
         self.stage.send_replace(Stage::Cut);
         finished
     }
+}
+
+/// Returns a filter that extracts a header as text: `None` if the header is missing, occurs twice or is not text.
+/// The accept loop keeps the headers beside the request, where the filters of warp do not find them.
+pub fn header(name: HeaderName) -> impl Filter<Extract = (Option<String>,), Error = Rejection> + Clone {
+    warp::ext::get::<Arc<Head>>()
+        .map(move |head: Arc<Head>| head.text(&name).ok().flatten().map(str::to_owned))
 }
 
 #[cfg(test)]
