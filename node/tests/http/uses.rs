@@ -28,7 +28,7 @@ impl Shop {
     /// Issues the coupon to a user, and returns the path of the issuance.
     pub async fn issue(&self, user: &str) -> String {
         let reply = self.node.issue(user, self.coupon).await;
-        assert_eq!((reply.status, &reply.body["state"]), (201, &json!("issued")));
+        assert_eq!((reply.status, &reply.body["status"]), (201, &json!("issued")));
         reply.header("location").to_owned()
     }
 
