@@ -2,7 +2,7 @@
 //!
 //! A code is the issuance's coupon and sequence and a signature of both, the first 64 bits of an HMAC under a
 //! secret, in the letters and digits of [Crockford's base 32](https://www.crockford.com/base32.html). So
-//! nothing is stored or indexed for it, nobody without the secret finds a code in less than some 2^63
+//! nothing is stored or indexed for it, a code cannot be found without the secret in less than some 2^63
 //! attempts, and a wrong one is recognised without the database.
 //!
 //! A code has 20 characters if coupon and sequence have at most 32 bits together, like the first 4,194,303

@@ -1,5 +1,5 @@
-//! Each contender is killed (`kill -9`) in the middle of issuing, and started again: winners who were told and
-//! have no row, and rows beyond the quantity.
+//! Each contender is killed (`kill -9`) in the middle of issuing, and started again. Winners that were answered
+//! 201 and have no row are counted, and rows beyond the quantity.
 
 use std::fmt::Write as _;
 use std::path::Path;
