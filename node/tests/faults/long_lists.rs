@@ -48,6 +48,12 @@ fn creation(concatenated: &str, count: usize) -> String {
     )
 }
 
+/// Returns the number of searches that together take as long as `WORK`, where one takes this long alone.
+fn number_of_searches(alone: Duration) -> usize {
+    let number = WORK.as_millis() / alone.as_millis().max(1);
+    usize::try_from(number).unwrap().clamp(10, SEARCHES_MAX)
+}
+
 struct Searched {
     node: Node,
     client: Client,
@@ -116,8 +122,7 @@ impl Searched {
         let (found, retries) = self.search("title=none.", async || ()).await;
         assert_eq!(found, [] as [Value; 0]);
         let alone = begun.elapsed();
-        let number = WORK.as_millis() / alone.as_millis().max(1);
-        let number = usize::try_from(number).unwrap().clamp(10, SEARCHES_MAX);
+        let number = number_of_searches(alone);
         println!("one search takes {alone:?} and {retries} retries; {number} searches follow");
         // The first searches share their snapshot with no others, and may end within a request.
         let last = number - 1;
@@ -277,6 +282,9 @@ async fn searches_that_match_nothing_end_on_sqlite() {
 /// Number of issuances of a coupon that is searched. Only the last one can be used.
 const ISSUANCES: u64 = 150_000;
 
+/// Sequence of an issuance that is refunded once a search has examined it. All searches begin before it.
+const REFUNDED: u64 = 1_000;
+
 /// Makes the statements that store them, and the redemptions of the others.
 fn redeemed(coupon: u64) -> [String; 2] {
     let numbers = format!(
@@ -312,58 +320,76 @@ async fn nearly_all_redeemed() -> (Searched, u64, tempfile::TempDir) {
     (searched, coupon, folder)
 }
 
+/// Lists the issuances that can be used, page by page until the list ends. Returns their sequences, and how often the node
+/// asked for a retry. Calls `before_retry` before each.
+async fn usable(
+    searched: &Searched,
+    coupon: u64,
+    after: usize,
+    before_retry: impl AsyncFn(),
+) -> (Vec<u64>, u32) {
+    let address = &searched.node.address;
+    let url = format!("http://{address}/v1/coupons/{coupon}/issuances?state=usable&after_sequence={after}");
+    let (mut retries, mut found, mut cursor) = (0, Vec::new(), String::new());
+    within(LIMIT, "the list ends", async || {
+        let list = searched.client.get(format!("{url}{cursor}"));
+        let list = list.bearer_auth(ADMIN_TOKEN).send().await.unwrap();
+        let (status, page): (_, Value) = (list.status().as_u16(), list.json().await.unwrap());
+        if status != 200 {
+            assert_eq!((status, &page["code"]), (503, &json!("STORE_UNAVAILABLE")));
+            retries += 1;
+            before_retry().await;
+            return false;
+        }
+        let items = page["items"].as_array().unwrap().iter();
+        found.extend(items.map(|item| item["sequence"].as_u64().unwrap()));
+        let Some(next) = page["next_cursor"].as_str() else {
+            return true;
+        };
+        cursor = format!("&cursor={next}");
+        false
+    })
+    .await;
+    (found, retries)
+}
+
 /// Searches that take longer than a request continue with each retry. They find issuances that were given
 /// back meanwhile, even among those that they have already examined.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn searches_for_issuances_end_and_miss_no_use() {
     let (searched, coupon, _folder) = nearly_all_redeemed().await;
-    let url = format!("http://{}/v1", searched.node.address);
+    let begun = Instant::now();
+    let (found, _) = usable(&searched, coupon, REFUNDED as usize, async || ()).await;
+    assert_eq!(found, [ISSUANCES]);
+    let alone = begun.elapsed();
+    let number = number_of_searches(alone);
+    println!("one search takes {alone:?}; {number} searches follow");
     // Each retry comes after the answer to the refund.
     let refunded = OnceCell::new();
     let refund = async || {
-        let refund = searched
-            .client
-            .post(format!("{url}/issuances/{coupon}-77/refund"));
+        let address = &searched.node.address;
+        let refund = searched.client.post(format!(
+            "http://{address}/v1/issuances/{coupon}-{REFUNDED}/refund"
+        ));
         let refund = refund
             .bearer_auth(ADMIN_TOKEN)
-            .json(&json!({"order_id": "order-77"}));
+            .json(&json!({"order_id": format!("order-{REFUNDED}")}));
         assert_eq!(refund.send().await.unwrap().status(), 200);
     };
-    // There are so many searches that none ends within a request.
-    let searches = (0..24).map(async |after: u64| {
-        let (mut retries, mut found) = (0, Vec::new());
-        within(LIMIT, "the list ends", async || {
-            let list = format!("{url}/coupons/{coupon}/issuances?state=usable&after_sequence={after}");
-            let list = searched
-                .client
-                .get(list)
-                .bearer_auth(ADMIN_TOKEN)
-                .send()
-                .await
-                .unwrap();
-            let (status, page): (_, Value) = (list.status().as_u16(), list.json().await.unwrap());
-            if status != 200 {
-                assert_eq!((status, &page["code"]), (503, &json!("STORE_UNAVAILABLE")));
-                retries += 1;
-                refunded.get_or_init(&refund).await;
-                return false;
-            }
-            let items = page["items"].as_array().unwrap().iter();
-            found = items.map(|item| item["sequence"].as_u64().unwrap()).collect();
-            true
+    let searches = (0..number).map(|after| {
+        usable(&searched, coupon, after, async || {
+            refunded.get_or_init(&refund).await;
         })
-        .await;
-        (retries, found)
     });
     let searches = futures_util::future::join_all(searches).await;
-    let retries: Vec<u32> = searches.iter().map(|(retries, _)| *retries).collect();
+    let retries: Vec<u32> = searches.iter().map(|(_, retries)| *retries).collect();
     println!("retries: {retries:?}");
     assert!(
         retries.iter().any(|retries| *retries > 0),
         "all ended within a request"
     );
-    for (retries, found) in searches.iter().filter(|(retries, _)| *retries > 0) {
-        assert_eq!(found, &[77, ISSUANCES], "after {retries} retries");
+    for (found, retries) in searches.iter().filter(|(_, retries)| *retries > 0) {
+        assert_eq!(found, &[REFUNDED, ISSUANCES], "after {retries} retries");
     }
 }
 
