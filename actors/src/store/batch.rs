@@ -26,7 +26,7 @@ pub struct Portion<K: Kind> {
 /// Portions that one statement commits together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch<K: Kind> {
-    /// At most one portion for each owner, all storing the same kind of row; never empty.
+    /// At most one portion for each id, all storing the same kind of row; never empty.
     pub portions: Vec<Portion<K>>,
 }
 

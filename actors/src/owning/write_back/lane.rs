@@ -13,7 +13,7 @@
 //! It does no harm to send a batch again: rows that are stored already clash, and a read-back shows that they
 //! are the same.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use backon::ExponentialBackoff;
@@ -99,7 +99,7 @@ struct BatchInFlight<K: Kind, M> {
 #[derive(Debug)]
 pub struct Lane<K: Kind, M> {
     /// Submissions in order of arrival. Their number is bounded, because each owner has at most one portion
-    /// in flight.
+    /// in flight. Two portions of one id may wait: that of an owner that stopped, and that of the next owner.
     queue: VecDeque<Submission<K, M>>,
     /// Portions of a batch that clashed or could not be read. Each portion is written alone, before the
     /// queue.
@@ -309,16 +309,21 @@ impl<K: Kind, M: Clone> Lane<K, M> {
 
     /// Takes the oldest submission, and all others that one statement can store with it. Portions of
     /// different owners may be stored in any order.
+    ///
+    /// A portion of an id that is in the batch already waits for the next batch: both name the same places of
+    /// rows, so what is read back could not be told apart.
     fn join(&mut self) -> Vec<Submission<K, M>> {
         let Some(oldest) = self.queue.pop_front() else {
             return Vec::new();
         };
         let mut rows = oldest.portion.run.rows();
         let mut is_full = !oldest.portion.run.is_joinable();
+        let mut ids = HashSet::from([oldest.portion.id]);
         let mut joined = vec![oldest];
         for next in std::mem::take(&mut self.queue) {
             let run = &next.portion.run;
-            if is_full || !run.is_joinable() || !joined[0].portion.run.joins(run) {
+            let fits = !is_full && run.is_joinable() && joined[0].portion.run.joins(run);
+            if !fits || !ids.insert(next.portion.id) {
                 self.queue.push_back(next);
                 continue;
             }
