@@ -73,9 +73,7 @@ impl OwnerFigures {
     pub fn set<K: Kind>(&self, owner: &Owner<K>) {
         let since = owner.unstored_since().map_or(NONE, Moment::as_nanos);
         self.requests.store(owner.requests(), Ordering::Relaxed);
-        // A change of a coupon is not counted among its entries, but is among the unstored entries until it
-        // is stored. Without the maximum, the figure would fall meanwhile.
-        self.entries.fetch_max(owner.stored_entries(), Ordering::Relaxed);
+        self.entries.store(owner.stored_entries(), Ordering::Relaxed);
         self.entries_max
             .store(owner.entries_max().unwrap_or(NONE), Ordering::Relaxed);
         for (shown, count) in self.counts.iter().zip(owner.counts()) {

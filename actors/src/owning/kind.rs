@@ -202,6 +202,7 @@ pub trait Kind: Copy + Debug + Default + PartialEq + Eq + Send + Sync + 'static 
     fn state(head: Self::Head, rows: Self::Rows) -> Self::State;
 
     /// Returns how many entries the state has, as far as the kind counts them, for the log and for metrics.
+    /// Never falls when an entry is applied.
     fn entries(state: &Self::State) -> u64;
 
     /// Returns how many entries there may be, for metrics; `None` if there is no bound.

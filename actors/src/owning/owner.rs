@@ -74,6 +74,8 @@ struct PortionInFlight<K: Kind> {
     upto: Position,
     /// When the oldest entry of the run was decided.
     decided_at: Moment,
+    /// How many entries of the run the kind counts.
+    counted: u64,
     /// The spans of those requests in it that are traced.
     traces: Vec<TraceParent>,
     /// True if the portion came back fenced, and waits for the shard's next epoch.
@@ -179,9 +181,10 @@ impl<K: Kind> Owner<K> {
     }
 
     /// Returns how many entries are stored, including those that were there when the owner was loaded, as far
-    /// as the kind counts them.
+    /// as the kind counts them. Never falls.
     pub fn stored_entries(&self) -> u64 {
-        K::entries(&self.state).saturating_sub(self.unstored())
+        let in_flight = self.in_flight.as_ref().map_or(0, |portion| portion.counted);
+        K::entries(&self.state).saturating_sub(self.undelivered.counted() + in_flight)
     }
 
     /// Returns how many entries there may be; `None` if there is no bound.
@@ -272,14 +275,16 @@ impl<K: Kind> Owner<K> {
     }
 
     fn enter(&mut self, entry: K::Entry, now: Moment, effects: &mut Vec<Effect<K>>) -> K::Outcome {
+        let before = K::entries(&self.state);
         let outcome = K::apply(&mut self.state, &entry);
+        let counted = K::entries(&self.state).saturating_sub(before);
         let floor = K::version_of(&entry);
         if floor.is_some() {
             self.posted = None;
             effects.push(Effect::Withdraw { floor });
         }
         self.decided = self.decided.plus(1);
-        self.undelivered.push(self.decided, now, entry);
+        self.undelivered.push(self.decided, now, counted, entry);
         outcome
     }
 
@@ -294,6 +299,7 @@ impl<K: Kind> Owner<K> {
         let Some(decided_at) = self.undelivered.oldest_at() else {
             return;
         };
+        let counted = self.undelivered.counted();
         let Some(run) = self.undelivered.take_run(BATCH_ROWS_MAX) else {
             return;
         };
@@ -307,6 +313,7 @@ impl<K: Kind> Owner<K> {
             // Some of the run may have passed entries that are still undelivered.
             upto: self.undelivered.position_before().unwrap_or(self.decided),
             decided_at,
+            counted: counted - self.undelivered.counted(),
             traces,
             fenced: false,
         });

@@ -344,3 +344,25 @@ fn nothing_passes_a_change_and_no_use_passes_one_with_a_reason() {
         ])
     );
 }
+
+#[test]
+fn stored_entries_are_the_issuances_that_are_stored_whatever_else_is_not() {
+    let mut owner = busy(None, 10);
+    let stored_entries = |owner: &Owner| (owner.stored_entries(), owner.unstored());
+    assert_eq!(stored_entries(&owner), (10, 1));
+    redeem(&mut owner, 1);
+    issue(&mut owner, 20..21);
+    redeem(&mut owner, 2);
+    decide(&mut owner, ChangeRequest::from(Change::Pause).into());
+    assert_eq!(stored_entries(&owner), (10, 5));
+    let next = |owner: &mut Owner| {
+        settle(owner, Fate::Stored);
+        command(owner, OwnerCommand::Submit);
+        stored_entries(owner)
+    };
+    // The second use passes the issuance that was decided before it.
+    assert_eq!(next(&mut owner), (11, 4), "the issuance that was in flight");
+    assert_eq!(next(&mut owner), (11, 3), "the uses");
+    assert_eq!(next(&mut owner), (12, 1), "the issuance between them");
+    assert_eq!(next(&mut owner), (12, 0), "the change");
+}

@@ -10,6 +10,8 @@ use crate::time::Moment;
 #[derive(Debug)]
 pub(super) struct Undelivered<K: Kind> {
     entries: VecDeque<Decided<K::Entry>>,
+    /// How many of them the kind counts.
+    counted: u64,
 }
 
 /// An entry with its place in the owner's list.
@@ -17,6 +19,8 @@ pub(super) struct Undelivered<K: Kind> {
 struct Decided<E> {
     position: Position,
     at: Moment,
+    /// By how much the entry raised the number of entries that the kind counts: 1 or 0.
+    counted: u64,
     entry: E,
 }
 
@@ -24,14 +28,27 @@ impl<K: Kind> Default for Undelivered<K> {
     fn default() -> Self {
         Self {
             entries: VecDeque::new(),
+            counted: 0,
         }
     }
 }
 
 impl<K: Kind> Undelivered<K> {
-    /// Adds the entry that was decided at a position and a time, after all others.
-    pub(super) fn push(&mut self, position: Position, at: Moment, entry: K::Entry) {
-        self.entries.push_back(Decided { position, at, entry });
+    /// Adds the entry that was decided at a position and a time, after all others. `counted` is by how much it
+    /// raised the number of entries that the kind counts.
+    pub(super) fn push(&mut self, position: Position, at: Moment, counted: u64, entry: K::Entry) {
+        self.counted += counted;
+        self.entries.push_back(Decided {
+            position,
+            at,
+            counted,
+            entry,
+        });
+    }
+
+    /// Returns how many of the entries the kind counts.
+    pub(super) fn counted(&self) -> u64 {
+        self.counted
     }
 
     /// Returns how many entries there are.
@@ -68,13 +85,18 @@ impl<K: Kind> Undelivered<K> {
         self.entries.front()?;
         let length = K::run_length(self.iter(), rows_max);
         let along = K::taken_along(self.iter(), length, rows_max);
+        let counted = &mut self.counted;
         let Some(last) = along.last() else {
             let run = self.entries.drain(..length);
-            return Some(K::run(run.map(|decided| decided.entry)));
+            return Some(K::run(run.map(|decided| {
+                *counted -= decided.counted;
+                decided.entry
+            })));
         };
         let (mut taken, mut passed) = (Vec::with_capacity(length + along.len()), Vec::new());
         for (place, decided) in self.entries.drain(..=*last).enumerate() {
             if place < length || along.binary_search(&place).is_ok() {
+                *counted -= decided.counted;
                 taken.push(decided.entry);
             } else {
                 passed.push(decided);
