@@ -1,6 +1,8 @@
 //! Tests of when an owner gathers, and of how it stops. Decisions are tested with the ledger, and everything
 //! together by the simulation.
 
+mod order;
+
 use super::*;
 use crate::admission::Admission;
 use crate::coupon::change::{Change, ChangeRequest};
