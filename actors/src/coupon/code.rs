@@ -100,7 +100,7 @@ impl TypedCode {
 pub struct CodeSecret {
     /// Its number: 1, 2, 3 … in the order in which they were made.
     pub number: u32,
-    /// How long ago it was made, by the database's clock.
+    /// How long ago it was stored, or less, by the database's clock.
     pub age: Duration,
     key: [u8; SECRET_BYTES],
 }

@@ -133,6 +133,7 @@ on_each_server! {
     }
     holding(crate::alone) opening {
         a_packet_limit_too_small_for_a_batch_is_refused
+        a_secret_of_codes_has_its_age_from_when_it_was_stored
     }
     given(crate::tally_nodes::TallyCluster::new) tally_nodes {
         tallies_are_exact_while_shards_are_handed_off_and_a_node_is_killed

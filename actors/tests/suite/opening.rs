@@ -14,7 +14,9 @@ use futures_util::future::join_all;
 use sqlx::mysql::MySqlConnection;
 
 use crate::database::OnServer;
+use crate::locks::{waiting, with_long_lock_waits};
 use crate::support::{Owned, batch, found, key, loaded, noon, offer, user};
+use testkit::poll::eventually;
 use testkit::servers::{PASSWORD, Server, ServerKind, run};
 
 async fn opened_with_newer_schema(kind: ServerKind, versions: i64) -> Result<(), OpenError> {
@@ -251,6 +253,41 @@ pub async fn secrets_of_codes_are_added_one_after_the_other(kind: ServerKind) {
     run(&mut database.shell().await, "DROP TABLE code_secrets").await;
     let refused = MySqlStore::add_code_secret(&url).await.unwrap_err().to_string();
     assert!(refused.contains("run `firstcome migrate` first"), "{refused}");
+}
+
+/// A node that read the secrets before this one was stored may refuse its codes for 45 seconds. So the minute
+/// before it is used must not begin with a statement that takes long to be stored.
+pub async fn a_secret_of_codes_has_its_age_from_when_it_was_stored(kind: ServerKind) {
+    let (proxy, database) = with_long_lock_waits(kind).await;
+    database.store.make_first_code_secret().await.unwrap();
+    let (mut holder, mut watcher) = (database.shell().await, database.shell().await);
+    run(&mut holder, "BEGIN; SELECT * FROM code_secrets FOR UPDATE").await;
+    let url = database.server.url(&database.name, Some(proxy.port()));
+    let adding = tokio::spawn(async move { MySqlStore::add_code_secret(&url).await });
+    eventually("the statement waits", async || waiting(&mut watcher).await == 1).await;
+    let clock = "SELECT CAST(UNIX_TIMESTAMP() AS SIGNED)";
+    let begun = number(&mut watcher, clock).await;
+    eventually("a second has passed", async || {
+        number(&mut watcher, clock).await > begun
+    })
+    .await;
+    run(&mut holder, "ROLLBACK").await;
+    assert_eq!(adding.await.unwrap().unwrap(), 2);
+    let made_at = "SELECT made_at FROM code_secrets WHERE number = 2";
+    let made_at = number(&mut watcher, made_at).await;
+    assert!(made_at > begun, "{made_at} is not after {begun}");
+    // A command that ended too early leaves the secret like this.
+    run(
+        &mut holder,
+        "UPDATE code_secrets SET made_at = 253402300799 WHERE number = 2",
+    )
+    .await;
+    let secrets = database.store.code_secrets().await.unwrap();
+    assert_eq!((secrets.len(), secrets[1].age), (2, Duration::ZERO));
+}
+
+async fn number(shell: &mut MySqlConnection, query: &'static str) -> i64 {
+    sqlx::query_scalar(query).fetch_one(shell).await.unwrap()
 }
 
 pub async fn nodes_that_start_together_make_one_schema(kind: ServerKind) {

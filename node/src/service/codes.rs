@@ -1,12 +1,13 @@
 //! The codes of issuances: makes and reads them, and learns of new secrets.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actors::coupon::code::{Code, CodeSecret, CodeSecrets, SECRET_USED_AFTER, TypedCode};
 use actors::coupon::ids::IssuanceId;
 use actors::coupon::rows::CodeRows;
 use actors::store::StoreError;
+use actors::time::{self, Moment};
 use arc_swap::ArcSwap;
 
 use super::Error;
@@ -16,8 +17,8 @@ use super::engine::Setback;
 /// database learns of a new secret within ten.
 const READ_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Time after a read of the secrets in which no code can be signed under a secret that was not read. The
-/// difference to [`SECRET_USED_AFTER`] covers the time that storing a secret takes, and differences of
+/// Time after a read of the secrets in which no code can be signed under a secret that was not read. A secret
+/// has its age from when it was stored, so the difference to [`SECRET_USED_AFTER`] only covers differences of
 /// clocks.
 const KNOWN_FOR: Duration = Duration::from_secs(45);
 const _: () = assert!(KNOWN_FOR.as_secs() + 15 <= SECRET_USED_AFTER.as_secs());
@@ -30,8 +31,8 @@ pub(crate) struct Codes(Arc<ArcSwap<Known>>);
 #[derive(Debug)]
 struct Known {
     secrets: CodeSecrets,
-    /// When the read began. `None` before the first one.
-    read_at: Option<Instant>,
+    /// When the read began, by a clock that runs while the machine sleeps. `None` before the first one.
+    read_at: Option<Moment>,
 }
 
 /// Why the secrets could not be read.
@@ -54,18 +55,18 @@ impl Default for Codes {
 }
 
 impl Codes {
-    fn of_known(secrets: CodeSecrets, read_at: Option<Instant>) -> Self {
+    fn of_known(secrets: CodeSecrets, read_at: Option<Moment>) -> Self {
         Self(Arc::new(ArcSwap::from_pointee(Known { secrets, read_at })))
     }
 
     /// Reads the secrets, after making the first one if there is none.
     pub(crate) async fn open(&self, rows: &(impl CodeRows + ?Sized)) -> Result<(), CodesError> {
-        let mut read_at = Instant::now();
+        let mut read_at = time::moment();
         let mut secrets = rows.code_secrets().await?;
         if secrets.is_empty() {
             // If another node is first, the database may refuse this statement.
             let made = rows.make_first_code_secret().await;
-            read_at = Instant::now();
+            read_at = time::moment();
             secrets = rows.code_secrets().await?;
             if secrets.is_empty() {
                 made?;
@@ -88,7 +89,7 @@ impl Codes {
         let known = self.0.load();
         match known.secrets.find(typed) {
             Some(id) => Ok(id),
-            None if known.are_all() => Err(Error::UnknownIssuance),
+            None if known.are_all(time::moment()) => Err(Error::UnknownIssuance),
             // The code may be signed under a secret that this node could not read.
             None => Err(Setback::StoreUnavailable.into()),
         }
@@ -98,7 +99,7 @@ impl Codes {
     pub(crate) async fn renew(&self, rows: &(impl CodeRows + ?Sized)) {
         loop {
             tokio::time::sleep(READ_INTERVAL).await;
-            let read_at = Instant::now();
+            let read_at = time::moment();
             match rows.code_secrets().await {
                 Ok(secrets) => self.take(&secrets, read_at),
                 // Beats report a database that cannot be reached.
@@ -107,7 +108,7 @@ impl Codes {
         }
     }
 
-    fn take(&self, secrets: &[CodeSecret], read_at: Instant) {
+    fn take(&self, secrets: &[CodeSecret], read_at: Moment) {
         let Some(secrets) = CodeSecrets::new(secrets) else {
             tracing::error!(
                 "the secrets of codes are gone from the database; this node keeps those it knows"
@@ -129,8 +130,8 @@ impl Codes {
 
 impl Known {
     /// Returns true if these are all secrets under which codes can be signed.
-    fn are_all(&self) -> bool {
-        self.read_at.is_some_and(|at| at.elapsed() < KNOWN_FOR)
+    fn are_all(&self, now: Moment) -> bool {
+        self.read_at.is_some_and(|at| now.since(at) < KNOWN_FOR)
     }
 }
 
@@ -147,7 +148,8 @@ mod tests {
 
     fn known(secrets: &[CodeSecret], read_before: Duration) -> Codes {
         let secrets = CodeSecrets::new(secrets).unwrap();
-        Codes::of_known(secrets, Instant::now().checked_sub(read_before))
+        let read_at = time::moment().since(Moment::ORIGIN).saturating_sub(read_before);
+        Codes::of_known(secrets, Some(Moment::at(read_at)))
     }
 
     fn id() -> IssuanceId {
@@ -184,15 +186,15 @@ mod tests {
         let codes = known(std::slice::from_ref(&first), Duration::ZERO);
         let former = codes.of(id());
         let mut second = secret(2, 0);
-        codes.take(&[first.clone(), second.clone()], Instant::now());
+        codes.take(&[first.clone(), second.clone()], time::moment());
         assert_eq!(codes.of(id()), former);
         second.age = SECRET_USED_AFTER;
         let of_second = known(std::slice::from_ref(&second), Duration::ZERO).of(id());
         assert!(codes.find(&typed(&of_second)).is_ok());
-        codes.take(&[first, second], Instant::now());
+        codes.take(&[first, second], time::moment());
         assert_eq!(codes.of(id()), of_second);
         assert!(codes.find(&typed(&former)).is_ok());
-        codes.take(&[], Instant::now());
+        codes.take(&[], time::moment());
         assert_eq!(codes.of(id()), of_second);
     }
 }

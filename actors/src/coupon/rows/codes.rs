@@ -1,5 +1,6 @@
 //! The secrets of codes. The first is made with the database, by the first node, and further ones by an
-//! operator's command. None is ever changed.
+//! operator's command. None is ever changed. The age of a further one on a server begins when it is stored: a
+//! node that read the secrets after it had any age knows it.
 
 use std::time::Duration;
 

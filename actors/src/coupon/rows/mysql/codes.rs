@@ -20,11 +20,16 @@ const MAKE_FIRST: &str = "
 INSERT INTO code_secrets (number, secret, made_at) VALUES (1, ?, UNIX_TIMESTAMP())
     ON DUPLICATE KEY UPDATE code_secrets.number = code_secrets.number";
 
+/// The time is so late that the secret has no age, and so is not used.
 const ADD: &str = "
 INSERT INTO code_secrets (number, secret, made_at)
-SELECT next.number, ?, UNIX_TIMESTAMP()
+SELECT next.number, ?, 253402300799
   FROM (SELECT COALESCE(MAX(former.number), 0) + 1 AS number FROM code_secrets AS former) AS next
  WHERE next.number <= ?";
+
+/// Gives a secret that is stored its age. [`ADD`] cannot: the server takes the time when the statement begins,
+/// and may commit it much later.
+const BEGIN_AGE: &str = "UPDATE code_secrets SET made_at = UNIX_TIMESTAMP() WHERE number = ?";
 
 /// Limit of adding a secret on a connection.
 const ADD_LIMIT: Duration = Duration::from_secs(10);
@@ -46,8 +51,8 @@ impl MySqlStore {
     ///
     /// # Errors
     ///
-    /// If the database cannot be reached, does not answer in time (the secret may be stored then), or has
-    /// [`SECRETS_MAX`] secrets.
+    /// If the database cannot be reached, does not answer in time (the secret may be stored then, and may never
+    /// be used), or has [`SECRETS_MAX`] secrets.
     pub async fn add_code_secret(url: &str) -> std::result::Result<u32, AddSecretError> {
         let opened = Self::connect_once(url).await;
         let mut connection = opened.map_err(|error| AddSecretError::Open(Box::new(error)))?;
@@ -88,8 +93,11 @@ async fn add(connection: &mut MySqlConnection) -> Result<Option<u32>> {
         return Ok(None);
     }
     let newest = sqlx::query("SELECT MAX(number) AS number FROM code_secrets")
-        .fetch_one(connection)
+        .fetch_one(&mut *connection)
         .await
         .map_err(on_read)?;
-    number(&newest, "number").map(Some)
+    let newest: u32 = number(&newest, "number")?;
+    let begun = sqlx::query(BEGIN_AGE).bind(newest).execute(connection).await;
+    begun.map_err(on_write)?;
+    Ok(Some(newest))
 }

@@ -20,6 +20,7 @@ const SECRETS: &str =
 const MAKE_FIRST: &str =
     "INSERT INTO code_secrets (number, secret, made_at) VALUES (1, ?1, unixepoch()) ON CONFLICT DO NOTHING";
 
+/// The age counts from the statement, and not from its commit as on a server: no other node shares the file.
 const ADD: &str = "
 INSERT INTO code_secrets (number, secret, made_at)
 SELECT next.number, ?1, unixepoch()
