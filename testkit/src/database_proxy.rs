@@ -23,6 +23,9 @@ pub enum DatabaseMode {
     /// Drops the answer to the next batch and does not cut the connection, like a server that waits for room
     /// to log the commit.
     KeepAnswer,
+    /// Keeps batches of uses until the mode changes, and passes them on then, as a slow network would. Passes
+    /// everything else.
+    KeepUses,
     /// Cuts all connections and closes new ones at once.
     Refuse,
     /// Passes nothing and cuts nothing: a silent partition.
@@ -48,6 +51,9 @@ const HEAD_BYTES: usize = 4;
 /// The beginning of every batch of issuances.
 const BATCH: &[u8] = b"INSERT INTO issuances (";
 
+/// The beginning of every batch of uses.
+const BATCH_OF_USES: &[u8] = b"INSERT INTO uses (";
+
 /// A proxy, which ends with its runtime.
 #[derive(Debug, Clone)]
 pub struct DatabaseProxy {
@@ -55,6 +61,9 @@ pub struct DatabaseProxy {
     rule: Rule,
     mode: Arc<watch::Sender<DatabaseMode>>,
     cuts: Arc<AtomicU32>,
+    /// How many batches were kept, and how many of these the server has answered.
+    kept: Arc<AtomicU32>,
+    answered: Arc<AtomicU32>,
     /// How long everything takes in each direction, in microseconds.
     delay_micros: Arc<AtomicU64>,
 }
@@ -89,6 +98,8 @@ impl DatabaseProxy {
             rule,
             mode: Arc::new(watch::Sender::new(DatabaseMode::Pass)),
             cuts: Arc::default(),
+            kept: Arc::default(),
+            answered: Arc::default(),
             delay_micros: Arc::default(),
         };
         let accepting = proxy.clone();
@@ -130,6 +141,28 @@ impl DatabaseProxy {
     /// Returns how many batches were cut or lost their answers.
     pub fn cuts(&self) -> u32 {
         self.cuts.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many batches of uses were kept.
+    pub fn kept(&self) -> u32 {
+        self.kept.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many of the batches that were kept were passed on later, and answered by the server.
+    pub fn kept_and_answered(&self) -> u32 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Waits until this may be passed on, if it is a batch to be kept. Returns true if it was kept.
+    async fn keep(&self, bytes: &[u8]) -> bool {
+        let mut mode = self.mode.subscribe();
+        let is_kept = *mode.borrow() == DatabaseMode::KeepUses && position(bytes, BATCH_OF_USES).is_some();
+        if is_kept {
+            self.kept.fetch_add(1, Ordering::Relaxed);
+            // It fails only if the proxy is gone.
+            let _ = mode.wait_for(|mode| *mode != DatabaseMode::KeepUses).await;
+        }
+        is_kept
     }
 
     /// Returns the mode for a batch, and ends a mode that is meant for one batch.
@@ -211,21 +244,17 @@ impl DatabaseProxy {
                     if mode == DatabaseMode::CutBeforeSending {
                         return None;
                     }
+                    let is_kept = self.keep(bytes).await;
                     let more = self.appended(bytes);
                     self.travel().await;
                     server.write_all(bytes).await.ok()?;
                     server.write_all(more).await.ok()?;
+                    if is_kept {
+                        server.readable().await.ok()?;
+                        self.answered.fetch_add(1, Ordering::Relaxed);
+                    }
                     if matches!(mode, DatabaseMode::CutAfterSending | DatabaseMode::CutAfterAnswer | DatabaseMode::KeepAnswer) {
-                        let mut rest = vec![0; (packet_bytes(bytes) + HEAD_BYTES).saturating_sub(bytes.len())];
-                        client.read_exact(&mut rest).await.ok()?;
-                        server.write_all(&rest).await.ok()?;
-                        if mode == DatabaseMode::CutAfterAnswer {
-                            server.readable().await.ok()?;
-                        }
-                        if mode == DatabaseMode::KeepAnswer {
-                            return until_it_ends(&mut client).await;
-                        }
-                        return None;
+                        return end_batch(mode, bytes, &mut client, &mut server).await;
                     }
                 }
                 read = server.read(&mut answered) => {
@@ -240,6 +269,25 @@ impl DatabaseProxy {
             }
         }
     }
+}
+
+/// Sends the rest of a batch to the server, and ends the connection as the mode says.
+async fn end_batch(
+    mode: DatabaseMode,
+    begun: &[u8],
+    client: &mut TcpStream,
+    server: &mut TcpStream,
+) -> Option<()> {
+    let mut rest = vec![0; (packet_bytes(begun) + HEAD_BYTES).saturating_sub(begun.len())];
+    client.read_exact(&mut rest).await.ok()?;
+    server.write_all(&rest).await.ok()?;
+    if mode == DatabaseMode::CutAfterAnswer {
+        server.readable().await.ok()?;
+    }
+    if mode == DatabaseMode::KeepAnswer {
+        return until_it_ends(client).await;
+    }
+    None
 }
 
 /// Returns the length of a packet's body, from the first three bytes of its head.

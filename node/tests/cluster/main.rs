@@ -10,6 +10,7 @@ mod balancer;
 mod bulk;
 mod change_keys;
 mod codes;
+mod fenced_uses;
 mod kills;
 mod leases;
 mod logs;
