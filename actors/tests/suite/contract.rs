@@ -84,6 +84,7 @@ macro_rules! contract {
         });
         contract!($database: statistics {
             statistics_count_every_row_once_by_time
+            statistics_count_what_was_stored_at_the_moment_of_their_snapshot
             statistics_are_bounded
         });
         contract!($database: cluster {

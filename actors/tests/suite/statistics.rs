@@ -120,6 +120,38 @@ pub async fn statistics_count_every_row_once_by_time(database: &impl Database) {
     assert_eq!(after.total(), total);
 }
 
+/// What is stored between two steps is counted by the next computation, which counts nothing twice.
+pub async fn statistics_count_what_was_stored_at_the_moment_of_their_snapshot(database: &impl Database) {
+    let store = database.store();
+    let owned = Owned::make(&*store, None, 1).await;
+    let store_both = async |sequences: std::ops::RangeInclusive<u64>, number, sequence| {
+        store.write(&batch([owned.strangers(sequences)])).await.unwrap();
+        let made = using::portion(&owned, vec![using::reserved(&owned, number, sequence)]);
+        store.write(&batch([made])).await.unwrap();
+    };
+    let query = StatisticsQuery {
+        coupon: owned.id(),
+        bucket_micros: 86_400_000_000,
+        from: None,
+        to: None,
+    };
+    store_both(1..=3, 1, 1).await;
+    let mut so_far = Statistics::default();
+    let mut counts = Vec::new();
+    for (sequences, number) in [(4..=5, 2), (6..=6, 3)] {
+        let snapshot = store.snapshot().await.unwrap();
+        so_far = snapshot.statistics(&query, so_far).await.unwrap().unwrap();
+        assert!(!so_far.is_complete, "the uses are not read yet");
+        store_both(sequences, number, 4).await;
+        while !so_far.is_complete {
+            so_far = snapshot.statistics(&query, so_far).await.unwrap().unwrap();
+        }
+        let total = so_far.total();
+        counts.push((total.issued, total.reserved));
+    }
+    assert_eq!(counts, [(3, 1), (5, 2)]);
+}
+
 /// Sums do not overflow, and a computation with too many buckets ends early.
 pub async fn statistics_are_bounded(database: &impl Database) {
     let store = database.store();

@@ -1,5 +1,8 @@
 //! Statistics of coupons, over real sockets.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use actors::time::Timestamp;
@@ -180,6 +183,73 @@ async fn statistics_of_many_rows_are_computed_once_for_all_clients() {
     let seconds = buckets("bucket=1s").await;
     assert_eq!(seconds.body["buckets"].as_array().unwrap().len(), 101);
     assert_adds_up(&seconds);
+}
+
+/// Stores one issuance and one use of it after another, the two in one transaction, until `over`. Returns how
+/// many issuances there are then.
+async fn store_pairs(database: PathBuf, coupon: u64, first: u64, over: Arc<AtomicBool>) -> u64 {
+    let options = SqliteConnectOptions::new().filename(database);
+    let mut shell = options.busy_timeout(LIMIT).connect().await.unwrap();
+    let mut last = first;
+    while !over.load(Ordering::Relaxed) {
+        last += 1;
+        let pair = format!(
+            "BEGIN IMMEDIATE;
+             INSERT INTO issuances (coupon_id, sequence, user_id, nth, request_key, issued_at)
+             VALUES ({coupon}, {last}, 'user-{last}', 1, 'key', 1700000000000000 + {last});
+             INSERT INTO uses (coupon_id, use_sequence, sequence, kind, order_id, order_amount, discount, returns,
+                               author, used_at, reserved, redeemed, revoked, returned)
+             VALUES ({coupon}, {last} - {first} * 7 / 10, {last}, 'reserved', 'order', 20000, 3000, 0, 'key:shop',
+                     1700000000000000 + {last}, 0, 0, 0, 0);
+             COMMIT"
+        );
+        sqlx::raw_sql(AssertSqlSafe(pair))
+            .execute(&mut shell)
+            .await
+            .unwrap();
+        // The node writes its beats meanwhile.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    shell.close().await.unwrap();
+    last
+}
+
+/// At every moment there are so many more issuances than uses.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn statistics_are_exact_while_rows_are_stored() {
+    const COUNT: u32 = 20_000;
+    const MORE: u64 = 14_000;
+    let node = TestNode::start().await;
+    let coupon = node.coupon(json!({})).await;
+    store(&node, coupon, COUNT).await;
+    let over = Arc::new(AtomicBool::new(false));
+    let storing = store_pairs(node.database(), coupon, COUNT.into(), Arc::clone(&over));
+    let storing = tokio::spawn(storing);
+    let total = async |minutes: u32| {
+        let reply = node.admin_get(&path(coupon, &format!("bucket={minutes}m"))).await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+        assert_adds_up(&reply);
+        counts(&reply.body["total"])
+    };
+    let mut issued = Vec::new();
+    // Each of these is a computation of its own, and goes on after five seconds.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(7) {
+        for minutes in 1..=6 {
+            let counts = total(minutes).await;
+            assert_eq!(counts[0] - counts[1..6].iter().sum::<u64>(), MORE, "{counts:?}");
+            issued.push(counts[0]);
+        }
+    }
+    over.store(true, Ordering::Relaxed);
+    let last = storing.await.unwrap();
+    issued.sort_unstable();
+    issued.dedup();
+    assert!(
+        issued.len() > 6,
+        "hardly any row was stored meanwhile: {issued:?}"
+    );
+    within(LIMIT, "all rows are counted", async || total(1).await[0] == last).await;
 }
 
 #[tokio::test]

@@ -178,6 +178,52 @@ pub(crate) use use_statistics_columns;
 mod tests {
     use super::*;
 
+    /// The numbers of a coupon's last issuance and last use.
+    struct Last(i64, i64);
+
+    impl StoredRow for Last {
+        fn integer(&self, column: &str) -> Result<i64> {
+            Ok(if column == "issued" { self.0 } else { self.1 })
+        }
+
+        fn optional_integer(&self, column: &str) -> Result<Option<i64>> {
+            self.integer(column).map(Some)
+        }
+
+        fn text(&self, _column: &str) -> Result<&str> {
+            Ok("")
+        }
+
+        fn optional_text(&self, _column: &str) -> Result<Option<&str>> {
+            Ok(None)
+        }
+    }
+
+    #[test]
+    fn a_computation_begins_anew_if_the_database_went_back_in_time() {
+        let read = Statistics {
+            buckets: BTreeMap::from([(1, StatisticsCounts::default())]),
+            issued: 20_000,
+            used: 3,
+            ..Statistics::default()
+        };
+        let next = |last| {
+            let mut so_far = read.clone();
+            let range = so_far.next(&last).unwrap();
+            (range, so_far.buckets.len(), so_far.is_complete)
+        };
+        let issuances = |after, up_to| Some(StatisticsRange::Issuances(after, up_to));
+        assert_eq!(next(Last(20_000, 3)), (None, 1, true));
+        assert_eq!(next(Last(20_001, 4)), (issuances(20_000, 20_001), 1, false));
+        assert_eq!(
+            next(Last(20_000, 4)),
+            (Some(StatisticsRange::Uses(3, 4)), 1, false)
+        );
+        // These rows are not those that were counted.
+        assert_eq!(next(Last(19_999, 4)), (issuances(0, 10_000), 0, false));
+        assert_eq!(next(Last(20_001, 2)), (issuances(0, 10_000), 0, false));
+    }
+
     #[test]
     fn the_sum_of_buckets_counts_every_kind() {
         let mut statistics = Statistics::default();
