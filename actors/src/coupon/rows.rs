@@ -9,8 +9,6 @@ mod search;
 pub mod sqlite;
 mod statistics;
 
-use std::collections::HashMap;
-
 use async_trait::async_trait;
 
 pub use self::codes::{AddSecretError, CodeRows};
@@ -21,7 +19,7 @@ pub use self::statistics::{BUCKETS_MAX, Statistics, StatisticsCounts, Statistics
 use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::offer::{Coupon, CouponView, Discount, Issuance, Metadata, Offer, Status};
 use crate::coupon::record::{ChangeRecord, ChangeRow};
-use crate::coupon::uses::{LatestUse, Use, UseNumber};
+use crate::coupon::uses::{Use, UseNumber};
 use crate::ids::{RequestKey, UserId};
 use crate::store::Result;
 use crate::time::Timestamp;
@@ -159,9 +157,6 @@ pub trait CouponRows: CodeRows {
 
     /// Begins a snapshot, which takes a connection for as long as it exists.
     async fn snapshot(&self) -> Result<Box<dyn CouponSnapshot>>;
-
-    /// Returns the latest use of each of these issuances that was used.
-    async fn latest_uses(&self, issuances: &[IssuanceId]) -> Result<HashMap<IssuanceId, LatestUse>>;
 
     /// Returns a page of the uses of an issuance after a number, oldest first.
     async fn uses_of(&self, id: IssuanceId, after: UseNumber, limit: u32) -> Result<Vec<Use>>;

@@ -253,15 +253,6 @@ pub(crate) fn used_issuance(row: &impl StoredRow) -> Result<UsedIssuance> {
     })
 }
 
-/// Returns the issuance and what answers show of its use in a row with [`use_columns`].
-pub(crate) fn latest_use(row: &impl StoredRow) -> Result<(IssuanceId, LatestUse)> {
-    let id = IssuanceId {
-        coupon: readable(CouponId::new(number(row, "coupon_id")?), "coupon_id")?,
-        sequence: Sequence::new(number(row, "sequence")?),
-    };
-    Ok((id, shown_use(row)?))
-}
-
 /// Returns the use in a row with [`use_columns`].
 pub(crate) fn used(row: &impl StoredRow) -> Result<Use> {
     Ok(Use {

@@ -11,8 +11,6 @@ mod reads_statistics;
 mod reads_uses;
 mod write;
 
-use std::collections::HashMap;
-
 use async_trait::async_trait;
 use sqlx::MySqlConnection;
 
@@ -28,7 +26,7 @@ use crate::coupon::rows::{
     Statistics, StatisticsQuery,
 };
 use crate::coupon::tail::{Tail, TailCursor};
-use crate::coupon::uses::{LatestUse, Use, UseNumber};
+use crate::coupon::uses::{Use, UseNumber};
 use crate::store::Result;
 use crate::store::batch::{FoundRows, Portion};
 use crate::store::mysql::snapshot::{Snapshot, in_snapshot};
@@ -127,11 +125,6 @@ impl CouponRows for MySqlStore {
             dialect: self.dialect(),
             snapshot,
         }))
-    }
-
-    async fn latest_uses(&self, issuances: &[IssuanceId]) -> Result<HashMap<IssuanceId, LatestUse>> {
-        let (dialect, issuances) = (self.dialect(), issuances.to_vec());
-        framed!(READ, readers, self, reads_uses::latest, dialect, &issuances)
     }
 
     async fn uses_of(&self, id: IssuanceId, after: UseNumber, limit: u32) -> Result<Vec<Use>> {

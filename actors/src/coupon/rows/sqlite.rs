@@ -10,8 +10,6 @@ mod reads_uses;
 mod write;
 mod write_uses;
 
-use std::collections::HashMap;
-
 use async_trait::async_trait;
 use sqlx::SqliteConnection;
 
@@ -26,7 +24,7 @@ use crate::coupon::rows::{
     Statistics, StatisticsQuery,
 };
 use crate::coupon::tail::{Tail, TailCursor};
-use crate::coupon::uses::{LatestUse, Use, UseNumber};
+use crate::coupon::uses::{Use, UseNumber};
 use crate::store::Result;
 use crate::store::batch::{FoundRows, Portion};
 use crate::store::sqlite::snapshot::{Snapshot, in_snapshot};
@@ -122,11 +120,6 @@ impl CouponRows for SqliteStore {
         let snapshot =
             read_limited(async move { Snapshot::begin(inner.snapshot_reader().await?).await }).await?;
         Ok(Box::new(snapshot))
-    }
-
-    async fn latest_uses(&self, issuances: &[IssuanceId]) -> Result<HashMap<IssuanceId, LatestUse>> {
-        let issuances = issuances.to_vec();
-        framed!(read_limited, reader, self, reads_uses::latest, &issuances)
     }
 
     async fn uses_of(&self, id: IssuanceId, after: UseNumber, limit: u32) -> Result<Vec<Use>> {

@@ -1,15 +1,12 @@
 //! The reads of uses by clients.
 
-use std::collections::HashMap;
-
-use sqlx::{AssertSqlSafe, MySqlConnection};
+use sqlx::MySqlConnection;
 
 use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::rows::columns::{self as rows, use_columns};
-use crate::coupon::uses::{LatestUse, Use, UseNumber};
+use crate::coupon::uses::{Use, UseNumber};
 use crate::store::Result;
 use crate::store::columns::{integer, number};
-use crate::store::mysql::dialect::Dialect;
 use crate::store::mysql::error::on_read;
 
 const LAST: &str = "
@@ -26,39 +23,6 @@ const OF_ISSUANCE: &str = concat!(
     " FROM uses FORCE INDEX (by_issuance)
  WHERE coupon_id = ? AND sequence = ? AND use_sequence > ? ORDER BY use_sequence LIMIT ?"
 );
-
-/// Returns the statement that reads the latest uses of these issuances. Values are literals, as in
-/// `insert.rs`.
-pub(super) fn latest_statement(dialect: Dialect, issuances: &[IssuanceId]) -> String {
-    let row = dialect.row();
-    let places: Vec<_> = issuances
-        .iter()
-        .map(|id| format!("{row}({},{})", id.coupon, id.sequence))
-        .collect();
-    format!(
-        "WITH v (c, q) AS (VALUES {}) SELECT u.* FROM v STRAIGHT_JOIN uses AS u FORCE INDEX (PRIMARY)
-             ON u.coupon_id = v.c AND u.use_sequence = (
-                SELECT MAX(n.use_sequence) FROM uses AS n FORCE INDEX (by_issuance)
-                 WHERE n.coupon_id = v.c AND n.sequence = v.q)",
-        places.join(",")
-    )
-}
-
-/// Returns the latest use of each of these issuances that was used.
-pub(super) async fn latest(
-    connection: &mut MySqlConnection,
-    dialect: Dialect,
-    issuances: &[IssuanceId],
-) -> Result<HashMap<IssuanceId, LatestUse>> {
-    if issuances.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let found = sqlx::raw_sql(AssertSqlSafe(latest_statement(dialect, issuances)))
-        .fetch_all(connection)
-        .await
-        .map_err(on_read)?;
-    found.iter().map(rows::latest_use).collect()
-}
 
 /// Returns a page of the uses of an issuance.
 pub(super) async fn of_issuance(

@@ -1,22 +1,13 @@
 //! The reads of uses by clients.
 
-use std::collections::HashMap;
-
 use sqlx::SqliteConnection;
 
 use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::rows::columns::{self as rows, use_columns};
-use crate::coupon::uses::{LatestUse, Use, UseNumber};
+use crate::coupon::uses::{Use, UseNumber};
 use crate::store::Result;
 use crate::store::columns::{integer, number};
 use crate::store::sqlite::error::on_read;
-
-/// `?1` is an array of `[coupon, sequence]`.
-const LATEST: &str = "
-SELECT u.* FROM json_each(?1) AS v CROSS JOIN uses AS u
-    ON u.coupon_id = v.value ->> 0 AND u.use_sequence = (
-       SELECT max(n.use_sequence) FROM uses AS n
-        WHERE n.coupon_id = v.value ->> 0 AND n.sequence = v.value ->> 1)";
 
 const LAST: &str = "SELECT use_sequence FROM uses WHERE coupon_id = ?1 ORDER BY use_sequence DESC LIMIT 1";
 
@@ -28,23 +19,6 @@ const OF_ISSUANCE: &str = concat!(
     use_columns!(),
     " FROM uses WHERE coupon_id = ?1 AND sequence = ?2 AND use_sequence > ?3 ORDER BY use_sequence LIMIT ?4"
 );
-
-/// Returns the latest use of each of these issuances that was used.
-pub(super) async fn latest(
-    connection: &mut SqliteConnection,
-    issuances: &[IssuanceId],
-) -> Result<HashMap<IssuanceId, LatestUse>> {
-    let places: Vec<_> = issuances
-        .iter()
-        .map(|id| format!("[{},{}]", id.coupon, id.sequence))
-        .collect();
-    let found = sqlx::query(LATEST)
-        .bind(format!("[{}]", places.join(",")))
-        .fetch_all(connection)
-        .await
-        .map_err(on_read)?;
-    found.iter().map(rows::latest_use).collect()
-}
 
 /// Returns a page of the uses of an issuance.
 pub(super) async fn of_issuance(
