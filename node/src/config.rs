@@ -44,8 +44,8 @@ use self::keys::section;
 use crate::http::listener;
 use crate::http::trace::Sampler;
 
-/// Maximum number of lanes of a node. Each shard writes through one lane, so with more lanes each lane would
-/// have fewer shards and smaller batches.
+/// Maximum number of lanes of a node. Each has a connection of its own to the database, whose server has a
+/// bound of connections for all nodes.
 const LANES_MAX: u32 = 64;
 
 /// Largest value of `http.connections_max`: the usual maximum of open files of a process on Linux
@@ -192,8 +192,8 @@ section! {
         /// for clients of a table that is to be altered. Servers only.
         #[serde(with = "humantime_serde")]
         migration_wait: Duration = Duration::from_secs(30), "duration", check = positive_and_at_most_an_hour;
-        /// Number of batches that the node stores at the same time, each on a connection of its own. Servers
-        /// only: SQLite stores one batch at a time.
+        /// Maximum number of batches that the node stores at the same time, each on a connection of its own.
+        /// Servers only: SQLite stores one batch at a time.
         lanes: u32 = 4, "number", check = |lanes| between(*lanes, 1..=LANES_MAX);
     }
 }

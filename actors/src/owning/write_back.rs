@@ -1,8 +1,12 @@
 //! Lanes: the tasks that store what owners decide.
 //!
-//! A shard always writes through the same lane, so the portions of one owner cannot overtake each other. The
-//! task here only carries out the effects of [`lane::Lane`]: it calls the store, pauses, and tells owners.
+//! A batch costs the database nearly as much for one row as for ten. So portions wait for the batch under way
+//! and share the next one, unless that batch takes long: then another lane takes them ([`choice`]). An owner
+//! has at most one portion in flight, so its portions cannot overtake each other, whatever lanes they take.
+//!
+//! The task here only carries out the effects of [`lane::Lane`]: it calls the store, pauses, and tells owners.
 
+mod choice;
 pub mod lane;
 
 use std::panic::AssertUnwindSafe;
@@ -21,6 +25,7 @@ use crate::critical::critical;
 use crate::metrics::{Handles, handles};
 use crate::owning::kind::{Kind, Run};
 use crate::owning::request::{OwnerCommand, OwnerMail};
+use crate::owning::write_back::choice::Progress;
 use crate::owning::write_back::lane::{Effect, Event, Lane, Submission};
 use crate::store::batch::{Batch, Fate, Portion, Settlement};
 use crate::store::{Result, Store, StoreError};
@@ -38,13 +43,17 @@ const SLOW_COMMIT: Duration = Duration::from_millis(250);
 /// The mailbox of the owner of a portion.
 type Mailbox<K> = ActorRef<OwnerMail<K>>;
 
-/// The sending end of a lane's queue.
-type Sender<K> = mpsc::Sender<Submission<K, Mailbox<K>>>;
+/// A lane as owners see it.
+#[derive(Debug)]
+struct Entrance<K: Kind> {
+    queue: mpsc::Sender<Submission<K, Mailbox<K>>>,
+    progress: Arc<Progress>,
+}
 
 /// The lanes of a node; cheap to clone.
 #[derive(Debug)]
 pub struct Lanes<K: Kind> {
-    lanes: Arc<[Sender<K>]>,
+    lanes: Arc<[Entrance<K>]>,
     delayed: Arc<AtomicUsize>,
 }
 
@@ -69,7 +78,8 @@ impl<K: Kind> Lanes<K> {
     ) -> Self {
         let delayed = Arc::new(AtomicUsize::new(0));
         let start = |_| {
-            let (sender, submissions) = mpsc::channel(owners_max.max(1));
+            let (queue, submissions) = mpsc::channel(owners_max.max(1));
+            let progress = Arc::new(Progress::default());
             let shell = Shell {
                 lane: Lane::default(),
                 store: Arc::clone(store),
@@ -77,6 +87,7 @@ impl<K: Kind> Lanes<K> {
                 delayed: Arc::clone(&delayed),
                 is_delayed: false,
                 is_busy: false,
+                progress: Arc::clone(&progress),
                 call: None,
                 pause: None,
                 spans: spans.clone(),
@@ -85,7 +96,7 @@ impl<K: Kind> Lanes<K> {
                 metrics: handles(),
             };
             tokio::spawn(critical("a lane", shell.run(submissions)));
-            sender
+            Entrance { queue, progress }
         };
         Self {
             lanes: (0..count.max(1)).map(start).collect(),
@@ -101,13 +112,15 @@ impl<K: Kind> Lanes<K> {
         traces: Vec<TraceParent>,
         mailbox: ActorRef<OwnerMail<K>>,
     ) -> bool {
-        let lane = usize::from(portion.shard.get()) % self.lanes.len();
+        let now = time::moment();
+        let ages = self.lanes.iter().map(|lane| lane.progress.age(now));
+        let lane = choice::lane(ages, portion.shard);
         let submission = Submission {
             portion,
             traces,
             mailbox,
         };
-        self.lanes[lane].try_send(submission).is_ok()
+        self.lanes[lane].queue.try_send(submission).is_ok()
     }
 
     /// Returns true if the store does not accept the batch of at least one lane.
@@ -127,8 +140,8 @@ impl<K: Kind> Lanes<K> {
 
     /// Returns the length of the longest queue before a lane, and the maximum length.
     pub fn longest_queue(&self) -> (usize, usize) {
-        let most = self.lanes.first().map_or(0, mpsc::Sender::max_capacity);
-        let length = |lane: &Sender<K>| most - lane.capacity();
+        let most = self.lanes.first().map_or(0, |lane| lane.queue.max_capacity());
+        let length = |lane: &Entrance<K>| most - lane.queue.capacity();
         (self.lanes.iter().map(length).max().unwrap_or(0), most)
     }
 }
@@ -148,6 +161,7 @@ struct Shell<K: Kind> {
     is_delayed: bool,
     /// True while this lane is among the busy lanes in the metrics.
     is_busy: bool,
+    progress: Arc<Progress>,
     call: Option<Call<K>>,
     pause: Option<std::pin::Pin<Box<Sleep>>>,
     spans: Spans,
@@ -197,6 +211,10 @@ impl<K: Kind> Shell<K> {
         match effect {
             Effect::Write(batch) => {
                 self.end_batch_if_over();
+                // A batch that is sent again is as old as it is.
+                if !self.lane.is_delayed() {
+                    self.progress.begin(time::moment());
+                }
                 let span = self.call_span("commit");
                 self.call = Some(write(Arc::clone(&self.store), batch, span));
             }
@@ -251,6 +269,9 @@ impl<K: Kind> Shell<K> {
     fn show_work(&mut self) {
         let is_busy = self.call.is_some() || self.pause.is_some();
         if is_busy != self.is_busy {
+            if !is_busy {
+                self.progress.end();
+            }
             self.is_busy = is_busy;
             self.metrics
                 .lanes

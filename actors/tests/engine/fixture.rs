@@ -77,7 +77,16 @@ impl TestEngine {
         (fixture, coupon)
     }
 
+    /// Starts an engine that stores up to this many batches at the same time.
+    pub async fn with_lanes(lanes: usize) -> Self {
+        Self::build_with(LEASE, IDLE, OWNER_PLACES, lanes).await
+    }
+
     async fn build(lease: Duration, idle: Duration, owner_requests_max: usize) -> Self {
+        Self::build_with(lease, idle, owner_requests_max, 1).await
+    }
+
+    async fn build_with(lease: Duration, idle: Duration, owner_requests_max: usize, lanes: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = SqliteOptions {
             readers: 1,
@@ -93,7 +102,7 @@ impl TestEngine {
             requests_max: REQUESTS_MAX,
             owner_requests_max,
             record: LifeRecord::default(),
-            lanes: 1,
+            lanes,
             cluster: None,
             spans: Spans::default(),
         };

@@ -159,6 +159,35 @@ async fn an_unreadable_coupon_does_not_keep_others_from_being_issued() {
     assert_eq!(issuance.id.sequence, Sequence::new(2));
 }
 
+/// Longer than a portion waits for a batch under way, to share the next one.
+const LONGER_THAN_SHARED: Duration = Duration::from_millis(30);
+
+/// A held batch stands for one that takes long.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_takes_long_does_not_hold_up_other_coupons() {
+    let fixture = TestEngine::with_lanes(3).await;
+    let mut coupons = Vec::new();
+    for _ in 0..3 {
+        coupons.push(fixture.coupon(None, 1).await);
+        fixture.must_issue(*coupons.last().unwrap(), 1).await;
+    }
+    fixture.faults.hold_writes(true);
+    let mut asked = Vec::new();
+    for (held, coupon) in coupons.into_iter().enumerate() {
+        asked.push(fixture.spawn_issue(coupon, 2, 2, LONG));
+        eventually("its batch is under way", async || {
+            fixture.faults.writes_waiting() > held
+        })
+        .await;
+        // Portions wait for a batch only while it is young.
+        tokio::time::sleep(LONGER_THAN_SHARED).await;
+    }
+    fixture.faults.hold_writes(false);
+    for asked in asked {
+        assert!(matches!(asked.await.unwrap(), Ok(IssueOutcome::Issued(_))));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn many_reads_of_lists_do_not_starve_owners() {
     let fixture = TestEngine::new().await;

@@ -1,0 +1,110 @@
+//! Which lane takes a portion: the first one that is idle or whose batch began a moment ago.
+//!
+//! The lanes are in a fixed order, so while batches are short, all portions take the first lane and share its
+//! batches. The other lanes are for batches that take long: a slow database, a large batch, a batch that is
+//! sent again. They keep one batch from holding up all owners, and use several processors of the database.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::ids::ShardId;
+use crate::time::Moment;
+
+/// A portion waits for the batch of a lane if that began less than this long ago, to share the next one. So
+/// this is about the longest time by which sharing delays an answer. Commits of a database nearby take less.
+const SHARED_TIME: Duration = Duration::from_millis(10);
+
+/// When the batch of a lane began.
+#[derive(Debug)]
+pub(super) struct Progress {
+    /// Nanoseconds from the clock's origin; [`IDLE`] if no batch is under way.
+    begun: AtomicU64,
+}
+
+/// No batch is under way.
+const IDLE: u64 = u64::MAX;
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self {
+            begun: AtomicU64::new(IDLE),
+        }
+    }
+}
+
+impl Progress {
+    /// A batch begins.
+    pub(super) fn begin(&self, now: Moment) {
+        self.begun.store(now.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// No batch follows the one that ended.
+    pub(super) fn end(&self) {
+        self.begun.store(IDLE, Ordering::Relaxed);
+    }
+
+    /// Returns for how long the batch has been under way; `None` if the lane is idle.
+    pub(super) fn age(&self, now: Moment) -> Option<Duration> {
+        match self.begun.load(Ordering::Relaxed) {
+            IDLE => None,
+            begun => Some(now.since(Moment::from_nanos(begun))),
+        }
+    }
+}
+
+/// Returns the index of the lane for a portion of this shard, by the ages of the lanes' batches. If all
+/// batches take long, the shards are spread over the lanes.
+pub(super) fn lane(ages: impl ExactSizeIterator<Item = Option<Duration>>, shard: ShardId) -> usize {
+    let count = ages.len().max(1);
+    let mut ages = ages;
+    ages.position(|age| age.is_none_or(|age| age < SHARED_TIME))
+        .unwrap_or(usize::from(shard.get()) % count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const YOUNG: Option<Duration> = Some(Duration::ZERO);
+    const OLD: Option<Duration> = Some(SHARED_TIME);
+
+    fn lane_for<const N: usize>(ages: [Option<Duration>; N], shard: u16) -> usize {
+        lane(ages.into_iter(), ShardId::new(shard).unwrap())
+    }
+
+    #[test]
+    fn portions_share_the_next_batch_while_batches_are_short() {
+        for shard in 0..8 {
+            assert_eq!(lane_for([None, None, None, None], shard), 0);
+            assert_eq!(lane_for([YOUNG, None, None, None], shard), 0);
+        }
+    }
+
+    #[test]
+    fn a_batch_that_takes_long_holds_up_no_portion_that_another_lane_could_take() {
+        for shard in 0..8 {
+            assert_eq!(lane_for([OLD, None, None, None], shard), 1);
+            assert_eq!(lane_for([OLD, YOUNG, None, None], shard), 1);
+            assert_eq!(lane_for([OLD, OLD, YOUNG, None], shard), 2);
+        }
+    }
+
+    #[test]
+    fn portions_are_spread_if_all_batches_take_long() {
+        let lanes: Vec<usize> = (0..6).map(|shard| lane_for([OLD; 3], shard)).collect();
+        assert_eq!(lanes, [0, 1, 2, 0, 1, 2]);
+    }
+
+    #[test]
+    fn the_age_is_that_of_the_batch_under_way() {
+        let at = |millis| Moment::at(Duration::from_millis(millis));
+        let progress = Progress::default();
+        assert_eq!(progress.age(at(1_000)), None);
+        progress.begin(at(1_000));
+        assert_eq!(progress.age(at(1_003)), Some(Duration::from_millis(3)));
+        progress.begin(at(1_004));
+        assert_eq!(progress.age(at(1_004)), YOUNG, "the next batch follows at once");
+        progress.end();
+        assert_eq!(progress.age(at(1_005)), None);
+    }
+}
