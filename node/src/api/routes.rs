@@ -225,10 +225,17 @@ impl Operation {
     async fn answer(&self, service: &Service, call: &Call) -> Answer {
         let generation = service.authenticator().key_generation();
         let answer = self.attempt(service, call).await;
-        if is_for_newer_keys(&answer) && service.authenticator().renew_keys(generation).await {
-            return self.attempt(service, call).await;
+        if !is_for_newer_keys(&answer) {
+            return answer;
         }
-        answer
+        // What is rare has a future of its own, because the futures of requests are moved several times.
+        let again = async {
+            match service.authenticator().renew_keys(generation).await {
+                true => self.attempt(service, call).await,
+                false => answer,
+            }
+        };
+        Box::pin(again).await
     }
 
     /// Returns the maximum size of the body of this request. A large body is read only from a principal that
@@ -357,7 +364,7 @@ pub(crate) fn routes(
                 let operation = route.operation(&head.method);
                 let bytes_max = match &operation {
                     Ok(operation) if operation.has_large_body() => {
-                        operation.body_bytes_max(&service, &head).await
+                        Box::pin(operation.body_bytes_max(&service, &head)).await
                     }
                     _ => BODY_BYTES_MAX,
                 };
