@@ -10,7 +10,7 @@ use actors::coupon::rows::{CouponQuery, CouponRows};
 use actors::engine::NotReady;
 use actors::owning::request::Setback;
 use actors::trace::Span;
-use testkit::poll::eventually;
+use testkit::poll::{eventually, within};
 
 use super::faults::Fault;
 use super::fixture::{DEADLINE, LONG, TestEngine, key, user};
@@ -162,6 +162,9 @@ async fn an_unreadable_coupon_does_not_keep_others_from_being_issued() {
 /// Longer than a portion waits for a batch under way, to share the next one.
 const LONGER_THAN_SHARED: Duration = Duration::from_millis(30);
 
+/// A call to the store that takes longer is given up, and the batch is sent again.
+const LESS_THAN_A_CALL: Duration = Duration::from_secs(4);
+
 /// A held batch stands for one that takes long.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_takes_long_does_not_hold_up_other_coupons() {
@@ -175,7 +178,7 @@ async fn a_batch_that_takes_long_does_not_hold_up_other_coupons() {
     let mut asked = Vec::new();
     for (held, coupon) in coupons.into_iter().enumerate() {
         asked.push(fixture.spawn_issue(coupon, 2, 2, LONG));
-        eventually("its batch is under way", async || {
+        within(LESS_THAN_A_CALL, "its batch is under way", async || {
             fixture.faults.writes_waiting() > held
         })
         .await;
