@@ -5,7 +5,8 @@
 //! read.
 //!
 //! All exports of a node read one portion at a time, and only so many rows a second. So together they take
-//! one of the connections for reads, and a small part of the processors and of the database.
+//! one of the connections for reads, and a small part of the processors and of the database. An export whose
+//! turn does not come in time breaks off.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +14,8 @@ use std::time::Duration;
 use actors::admission::{Admission, Permit};
 use actors::coupon::ids::{CouponId, Sequence};
 use actors::coupon::uses::UsedIssuance;
-use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::{Instant, timeout};
 
 use super::engine::{CouponEngine, IssuanceQuery, IssuancesOf, Refusal, Setback};
 use super::store_calls::StoreCalls;
@@ -41,6 +42,20 @@ impl Exports {
             rows_per_second: limits.export_rate as f64,
             turn: Mutex::new(Instant::now()),
         })
+    }
+
+    /// Returns the time that reading this many rows takes at the rate of exports.
+    fn time_of(&self, rows: u32) -> Duration {
+        Duration::from_secs_f64(f64::from(rows) / self.rows_per_second)
+    }
+
+    /// Waits for a turn. Before it, each of the others may read one portion at the rate of exports, and the
+    /// store has the deadline of a request, as for a single read.
+    async fn turn(&self, deadline: Duration) -> Result<MutexGuard<'_, Instant>, Error> {
+        let others = u32::try_from(self.places.places()).unwrap_or(u32::MAX);
+        let limit = deadline.saturating_add(self.time_of(PORTION_ROWS).saturating_mul(others));
+        let turn = timeout(limit, self.turn.lock()).await;
+        turn.map_err(|_late| Setback::StoreUnavailable.into())
     }
 }
 
@@ -83,8 +98,8 @@ impl Service {
 }
 
 impl Export {
-    /// Reads the next portion; `None` at the end. Fails if the store does not answer within the deadline of a
-    /// request.
+    /// Reads the next portion; `None` at the end. Fails if its turn does not come in time, or if the store
+    /// does not answer within the deadline of a request.
     ///
     /// Cancel safe: a portion that was not returned is read again.
     pub(crate) async fn next(&mut self) -> Result<Option<Vec<UsedIssuance>>, Error> {
@@ -109,9 +124,9 @@ impl Export {
 
     /// Waits for its turn and reads this many rows.
     async fn read(&self, rows: u32) -> Result<Vec<UsedIssuance>, Error> {
-        let mut turn = self.exports.turn.lock().await;
+        let mut turn = self.exports.turn(self.deadline).await?;
         tokio::time::sleep_until(*turn).await;
-        *turn = Instant::now() + Duration::from_secs_f64(f64::from(rows) / self.exports.rows_per_second);
+        *turn = Instant::now() + self.exports.time_of(rows);
         let (engine, coupon, after) = (self.engine.clone(), self.coupon, self.after);
         let of = IssuancesOf::Coupon {
             coupon,
@@ -144,5 +159,34 @@ impl Drop for Export {
         if let Some(end) = self.end {
             metrics::export_ended(end);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_export_waits_for_its_turn_no_longer_than_its_limit() {
+        let limits = Limits {
+            exports_max: 2,
+            export_rate: 80_000,
+            ..crate::config::Config::default().limits
+        };
+        let exports = Exports::new(&limits);
+        let deadline = Duration::from_millis(40);
+        let first = exports.turn(deadline).await.expect("nothing else reads");
+        let begun = Instant::now();
+        let second = timeout(Duration::from_secs(20), exports.turn(deadline)).await;
+        let second = second.expect("the wait ends");
+        assert!(matches!(second, Err(Error::Setback(Setback::StoreUnavailable))));
+        // Two portions of 400 rows take 10 ms at this rate.
+        assert!(
+            begun.elapsed() >= Duration::from_millis(50),
+            "{:?}",
+            begun.elapsed()
+        );
+        drop(first);
+        assert!(exports.turn(deadline).await.is_ok());
     }
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use actors::time::{self, Moment, Timestamp};
 use tokio::sync::{Mutex, Semaphore};
+use tokio::time::timeout_at;
 
 use super::coupon_lists::FRUITLESS_TIME_MAX;
 use super::engine::{CouponEngine, Refusal, Statistics, StatisticsQuery, StoreResult};
@@ -40,7 +41,7 @@ pub(crate) struct CouponStatistics {
 #[derive(Debug)]
 pub(super) struct Computations {
     kept: SyncMutex<HashMap<StatisticsQuery, Arc<Computation>>>,
-    running: Semaphore,
+    pub(super) running: Semaphore,
 }
 
 /// One computation. It goes on when its answer is too old.
@@ -93,22 +94,28 @@ impl Computation {
         recent.map(|(answer, _)| Arc::clone(answer))
     }
 
-    /// Goes on until all rows are read. Fails if that takes too long; the next call goes on then. `None` if
-    /// the coupon does not exist.
+    /// Goes on until all rows are read. Fails if that takes too long; the next call goes on then. Waits for
+    /// other computations until `waits_until`, after which no client waits. `None` if the coupon does not
+    /// exist.
     async fn go_on(
         &self,
         engine: &CouponEngine,
         snapshots: &SearchSnapshots,
         running: &Semaphore,
         query: &StatisticsQuery,
+        waits_until: Instant,
     ) -> StoreResult<Option<Arc<CouponStatistics>>> {
-        let mut so_far = self.so_far.lock().await;
+        let so_far = timeout_at(waits_until.into(), self.so_far.lock()).await;
+        let mut so_far = so_far.map_err(|_late| too_long())?;
         let begun = time::moment();
         // Another request may have computed it meanwhile.
         if let Some(answer) = self.answer(begun) {
             return Ok(Some(answer));
         }
-        let _running = running.acquire().await.map_err(|_closed| too_long())?;
+        let running = timeout_at(waits_until.into(), running.acquire()).await;
+        let _running = running
+            .map_err(|_late| too_long())?
+            .map_err(|_closed| too_long())?;
         let (started, snapshot) = (Instant::now(), snapshots.join(engine).await?);
         so_far.is_complete = false;
         while !so_far.is_complete && !so_far.is_too_long {
@@ -148,10 +155,11 @@ impl Service {
         }
         let places = self.lists.admit(client, true)?;
         let (computations, snapshots) = (Arc::clone(&self.computations), self.lists.snapshots());
+        let waits_until = Instant::now() + self.deadline;
         let computed = self.read(async move {
             let _places = places;
             computation
-                .go_on(&engine, &snapshots, &computations.running, &query)
+                .go_on(&engine, &snapshots, &computations.running, &query, waits_until)
                 .await
         });
         Ok(computed.await?.ok_or(Refusal::UnknownCoupon)?)

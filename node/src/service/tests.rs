@@ -1,5 +1,7 @@
 use super::*;
 
+use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use actors::cluster::membership::life_record::LifeRecord;
@@ -13,6 +15,7 @@ use std::net::Ipv4Addr;
 use tokio::net::TcpListener;
 
 use super::auth::{KeyRing, UserSource};
+use super::engine::StatisticsQuery;
 use super::store_calls::STORE_CALLS_MAX;
 use crate::api::routes;
 use crate::http::listener::{self, Listener};
@@ -78,10 +81,8 @@ async fn reads_beyond_the_limit_are_refused_until_a_read_ends() {
     assert_eq!(service.store_calls.0.taken(), 0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_call_of_the_store_is_refused_at_the_limit() {
-    let (config, folder) = (Config::default(), tempfile::tempdir().unwrap());
-    let service = service(&config);
+/// Starts an engine over a file in this folder.
+async fn start_engine(service: &Service, config: &Config, folder: &Path) {
     let options = Options {
         node: service.node.clone(),
         http: String::new(),
@@ -95,12 +96,19 @@ async fn every_call_of_the_store_is_refused_at_the_limit() {
         cluster: None,
         spans: Spans::default(),
     };
-    let store = SqliteStore::open(&sqlite::Options::new(folder.path().join("test.db")))
+    let store = SqliteStore::open(&sqlite::Options::new(folder.join("test.db")))
         .await
         .unwrap();
     let store = Arc::new(store);
     let engine = CouponEngine::start(options, store.clone(), store).await.unwrap();
     service.set_engine(engine);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_call_of_the_store_is_refused_at_the_limit() {
+    let (config, folder) = (Config::default(), tempfile::tempdir().unwrap());
+    let service = service(&config);
+    start_engine(&service, &config, folder.path()).await;
     let listener = listen(&service).await;
     let permits: Vec<_> = (0..STORE_CALLS_MAX)
         .map(|_| service.store_calls.0.admit().unwrap())
@@ -167,6 +175,36 @@ async fn an_abandoned_read_counts_until_it_ends() {
     while service.store_calls.0.taken() > 0 {
         tokio::task::yield_now().await;
     }
+}
+
+/// A computation of statistics that waits for another one gives its places back when its request has ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn statistics_wait_for_other_computations_no_longer_than_their_request() {
+    let (mut config, folder) = (Config::default(), tempfile::tempdir().unwrap());
+    config.http.deadline = Duration::from_millis(50);
+    let service = service(&config);
+    start_engine(&service, &config, folder.path()).await;
+    let query = StatisticsQuery {
+        coupon: CouponId::parse("5").unwrap(),
+        bucket_micros: 60_000_000,
+        from: None,
+        to: None,
+    };
+    let client = IpAddr::from(Ipv4Addr::LOCALHOST);
+    let other = service.computations.running.acquire().await.unwrap();
+    // The second request waits for the first one, which goes on with the same statistics.
+    for _ in 0..2 {
+        let refused = service.statistics(client, query).await;
+        assert!(
+            matches!(refused, Err(Error::Setback(Setback::StoreUnavailable))),
+            "{refused:?}"
+        );
+    }
+    testkit::poll::eventually("nothing waits any more", async || {
+        service.store_calls.0.taken() == 0
+    })
+    .await;
+    drop(other);
 }
 
 #[tokio::test]
