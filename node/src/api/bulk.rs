@@ -14,6 +14,7 @@ use super::{Answer, principal, request_key};
 use crate::http::call::Call;
 use crate::http::json::{self, Checked};
 use crate::http::problem::FieldError;
+use crate::http::response_body::HeldUntilSent;
 use crate::service::Service;
 use crate::service::bulk::{BulkResult, USERS_MAX};
 use crate::service::codes::Codes;
@@ -122,15 +123,16 @@ pub(super) async fn issue(service: &Service, call: &Call) -> Answer {
     let coupon = coupon_id(call.parameter())?;
     let key = request_key(&call.head)?.unwrap_or_else(RequestKey::random);
     let users = call.json_checked::<BulkBody>()?;
-    let results = service.issue_to_all(coupon, users, &key, &call.head.span).await?;
+    let issued = service.issue_to_all(coupon, users, &key, &call.head.span).await?;
     let now = time::timestamp();
-    let results = results
+    let results = issued
+        .results
         .iter()
         .map(|result| BulkResultBody::new(result, service.codes(), now));
-    Ok(json::response(
-        StatusCode::OK,
-        &BulkResponseBody {
-            results: results.collect(),
-        },
-    ))
+    let body = BulkResponseBody {
+        results: results.collect(),
+    };
+    let mut response = json::response(StatusCode::OK, &body);
+    response.extensions_mut().insert(HeldUntilSent::new(issued.place));
+    Ok(response)
 }

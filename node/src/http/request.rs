@@ -22,7 +22,7 @@ use super::cors::Cors;
 use super::head::Head;
 use super::listener::{IsHot, Shared};
 use super::problem::Problem;
-use super::response_body::SharedBody;
+use super::response_body::{HeldUntilSent, SharedBody, Taken};
 use super::route_metrics::label;
 use super::streamed::StreamedBody;
 use super::trace::{self, TRACERESPONSE, Trace};
@@ -71,13 +71,13 @@ pub(super) fn split(
     (head, request)
 }
 
-/// Waits for the response, adds its general headers, and records it. Also returns the reservation of memory
-/// for its body, if the body is counted.
+/// Waits for the response, adds its general headers, and records it. Also returns what the response takes
+/// until its body is sent.
 pub(super) async fn respond(
     head: &Head,
     served: &Served,
     response: impl Future<Output = Result<Response, Infallible>>,
-) -> (Response, Option<Reservation>) {
+) -> (Response, Taken) {
     let options = &served.shared.responses;
     let started = Instant::now();
     let id = id(&head.headers);
@@ -100,7 +100,7 @@ pub(super) async fn respond(
             early
         }
     };
-    let (response, span) = match result {
+    let (mut response, span) = match result {
         Ok(Ok(response)) => (response, LazyCell::new(span)),
         Err(panic) => {
             let span = LazyCell::new(span);
@@ -108,6 +108,7 @@ pub(super) async fn respond(
             (Problem::internal(None).into_response(), span)
         }
     };
+    let held = response.extensions_mut().remove::<HeldUntilSent>();
     let (mut response, reservation) = reserve(head, served, response);
     if let Some(cors) = &options.cors {
         response = cors.complete(head, response);
@@ -121,11 +122,16 @@ pub(super) async fn respond(
     }
     response.headers_mut().insert(X_REQUEST_ID, id);
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
-    (response, reservation)
+    let taken = Taken {
+        _reservation: reservation,
+        _held: held,
+    };
+    (response, taken)
 }
 
 /// Reserves memory for the body of a response. If no memory is left, a read is refused. The response to a
-/// change is sent in any case, because the change was made; such responses are short.
+/// change is sent in any case, because the change was made; such responses are short, or their number is
+/// bounded until they are sent.
 fn reserve(head: &Head, served: &Served, response: Response) -> (Response, Option<Reservation>) {
     // The size of a stream is not known, but only one part of it is in memory at a time.
     let streamed = response.extensions().get::<StreamedBody>();

@@ -3,7 +3,10 @@
 //! hyper copies what it gets into the buffer of the connection, and that buffer never shrinks. So hyper gets
 //! a body in portions, each when there is room.
 
+use std::any::Any;
+use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -17,6 +20,37 @@ use super::unsent::{PORTION_BYTES, Reservation};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SharedBody;
 
+/// Attached to a response: what the request took, such as a place among a bounded number of requests, and what
+/// is given back once the body is sent.
+#[derive(Clone)]
+pub(crate) struct HeldUntilSent {
+    _held: Arc<dyn Any + Send + Sync>,
+}
+
+impl HeldUntilSent {
+    /// Holds a value until the body is sent.
+    pub(crate) fn new(held: impl Any + Send + Sync) -> Self {
+        Self {
+            _held: Arc::new(held),
+        }
+    }
+}
+
+impl fmt::Debug for HeldUntilSent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HeldUntilSent")
+    }
+}
+
+/// What a response takes until its body is sent.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    /// The memory of the body, if it is counted.
+    pub(super) _reservation: Option<Reservation>,
+    /// What the request took.
+    pub(super) _held: Option<HeldUntilSent>,
+}
+
 /// A body in portions. It tells its connection when it gives a portion, and when it ends.
 #[derive(Debug)]
 pub(super) struct ResponseBody<B> {
@@ -24,18 +58,17 @@ pub(super) struct ResponseBody<B> {
     /// What is left of a part of the body.
     rest: Bytes,
     progress: Progress,
-    /// The memory of the body.
-    _reservation: Option<Reservation>,
+    _taken: Taken,
 }
 
 impl<B> ResponseBody<B> {
     /// The body of a response of this connection.
-    pub(super) fn new(body: B, progress: Progress, reservation: Option<Reservation>) -> Self {
+    pub(super) fn new(body: B, progress: Progress, taken: Taken) -> Self {
         Self {
             body,
             rest: Bytes::new(),
             progress,
-            _reservation: reservation,
+            _taken: taken,
         }
     }
 

@@ -2,9 +2,10 @@
 //!
 //! Each user's request goes the way of a single request. A call keeps at most [`WINDOW`] of them under way,
 //! and a node admits at most [`CALLS_MAX`] calls. So all calls of a node have about a thousand requests in
-//! the owners' queues, which hold 65,536 each, and a single request waits for at most one more batch.
+//! the owners' queues, which hold 65,536 each, and a single request waits for at most one more batch. A call
+//! keeps its place until its response is sent, so that there are never more responses than places.
 
-use actors::admission::Admission;
+use actors::admission::{Admission, Permit};
 use actors::coupon::ids::CouponId;
 use actors::ids::{RequestKey, UserId};
 use actors::trace::Span;
@@ -17,7 +18,8 @@ use super::{Error, Service};
 /// Maximum number of users of a call. Their results take about 400 KB.
 pub(crate) const USERS_MAX: usize = 1_000;
 
-/// Maximum number of calls in progress on a node; further calls are refused at once.
+/// Maximum number of calls on a node that are in progress or whose responses are not sent; further calls are
+/// refused at once. Their responses take at most about 16 MiB, beyond `limits.unsent_bytes_max`.
 const CALLS_MAX: usize = 16;
 
 /// Maximum number of requests of a call that are under way at the same time. An owner stores them in one
@@ -32,6 +34,15 @@ impl Default for BulkCalls {
     fn default() -> Self {
         Self(Admission::new(CALLS_MAX))
     }
+}
+
+/// The results of a call.
+#[derive(Debug)]
+pub(crate) struct BulkResults {
+    /// The results, in the order of the users.
+    pub(crate) results: Vec<BulkResult>,
+    /// The place of the call. It must be kept until the response is sent.
+    pub(crate) place: Permit,
 }
 
 /// The result of one user's request.
@@ -56,8 +67,8 @@ impl Service {
         users: Vec<UserId>,
         key: &RequestKey,
         span: &Span,
-    ) -> Result<Vec<BulkResult>, Error> {
-        let _place = self
+    ) -> Result<BulkResults, Error> {
+        let place = self
             .bulk_calls
             .0
             .admit()
@@ -84,7 +95,7 @@ impl Service {
         while let Some(result) = rest.next().await {
             results.push(result);
         }
-        Ok(results)
+        Ok(BulkResults { results, place })
     }
 
     /// Issues the coupon to one of the users, at the latest by `until`.

@@ -32,7 +32,7 @@ fn results(reply: Reply) -> Vec<Value> {
 }
 
 /// Returns this many users, each with an id of the longest kind.
-fn users(count: usize) -> Value {
+pub fn users(count: usize) -> Value {
     let user = |number: usize| format!("{number:0>4}|{}", "x".repeat(123));
     (0..count).map(user).collect()
 }

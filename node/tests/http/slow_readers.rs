@@ -10,6 +10,7 @@ use testkit::poll::eventually;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
+use crate::bulk::users;
 use crate::clients::connect_from;
 use crate::contract;
 use crate::hostile::metric_in;
@@ -295,4 +296,67 @@ async fn operators_are_answered_while_clients_that_do_not_read_hold_all_that_is_
     }
     operator.get(LIST).await.assert_refused(503, "OVERLOADED");
     assert_whole(&mut readers).await;
+}
+
+/// Sends a request of an administrator.
+async fn post(stream: &mut TcpStream, path: &str, body: &str) {
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+         Authorization: Bearer {ADMIN_TOKEN}\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(body.as_bytes()).await.unwrap();
+}
+
+/// Number of bulk calls that a node admits at once.
+const BULK_CALLS: usize = 16;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bulk_call_keeps_its_place_until_its_response_is_read() {
+    let data = tempfile::tempdir().unwrap();
+    let token = format!("auth.admin_token={ADMIN_TOKEN}");
+    let serving = Serving::start(&data, &["--set", &token, "--set", "http.write_timeout=60s"]);
+    let node: SocketAddr = serving.address.parse().unwrap();
+    contract::learn(node).await;
+    let admin = ClientAt::new(1, node);
+    let coupon = json!({"title": "Bulk", "total_quantity": null, "per_user_limit": null});
+    let create = admin
+        .request(Method::POST, "/v1/coupons")
+        .bearer_auth(ADMIN_TOKEN);
+    let id = send(create.json(&coupon)).await.body["id"].clone();
+    let path = format!("/v1/coupons/{id}/issuances/bulk");
+    let body = json!({"user_ids": users(1_000)}).to_string();
+    let mut readers = Vec::new();
+    for _ in 0..BULK_CALLS {
+        let mut stream = connect_from(1, node).await;
+        post(&mut stream, &path, &body).await;
+        readers.push(stream);
+    }
+    let answered =
+        r#"coupon_http_requests_total{route="/v1/coupons/{id}/issuances/bulk",method="POST",status="200"}"#;
+    eventually("all calls are answered", async || {
+        let text = admin.get("/metrics").await.body;
+        metric_in(text.as_str().unwrap(), answered) >= BULK_CALLS as f64
+    })
+    .await;
+    let unsent = admin.unsent().await;
+    println!("{BULK_CALLS} responses of bulk calls have {unsent} bytes");
+    assert!(unsent >= BULK_CALLS as f64 * 500_000.0, "{unsent}");
+    let call = || {
+        let request = admin.request(Method::POST, &path).bearer_auth(ADMIN_TOKEN);
+        send(request.json(&json!({"user_ids": ["late"]})))
+    };
+    call().await.assert_refused(503, "OVERLOADED");
+    // One response that is read makes room for one call.
+    let (head, body) = read_whole(&mut readers[0], Duration::ZERO).await;
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    let results = body["results"].as_array().map(Vec::len);
+    assert!(
+        head.starts_with("http/1.1 200 ") && results == Some(1_000),
+        "{head}"
+    );
+    eventually("a call is admitted", async || call().await.status == 200).await;
+    drop(readers);
+    eventually("nothing is left", async || admin.unsent().await == 0.0).await;
 }
