@@ -2,17 +2,16 @@
 
 use actors::coupon::record::{ChangeRecord, ChangeRow};
 use actors::time::Timestamp;
-use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::coupons::coupon_id;
 use super::error::Error;
-use super::list::{PageBody, cursor, limit};
+use super::list::{self, cursor, limit};
 use super::{Answer, principal};
 use crate::http::call::Call;
-use crate::http::json::{self, Text};
+use crate::http::json::Text;
 use crate::http::query::Query;
 use crate::service::Service;
 use crate::service::auth::Principal;
@@ -92,8 +91,5 @@ pub(super) async fn list(service: &Service, call: &Call) -> Answer {
     let coupon = coupon_id(call.parameter())?;
     let (after, limit) = Query::read(&call.head, |query| (cursor::<ChangeCursor>(query), limit(query)))?;
     let page = service.changes(coupon, after, limit).await?;
-    Ok(json::response(
-        StatusCode::OK,
-        &PageBody::new(&page, ChangeBody::from),
-    ))
+    Ok(list::response(&page, ChangeBody::from))
 }

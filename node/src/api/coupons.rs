@@ -13,7 +13,7 @@ mod if_match;
 
 pub(super) use self::body::{CouponBody, CreateBody, EmptyBody, PatchBody};
 
-use super::list::{PageBody, cursor, limit};
+use super::list::{self, cursor, limit};
 use super::{Answer, changes, principal, request_key, set_header, set_replayed};
 use crate::http::call::Call;
 use crate::http::json;
@@ -42,8 +42,8 @@ pub(super) async fn list(service: &Service, call: &Call) -> Answer {
         (filter, cursor::<CouponId>(query), limit(query))
     })?;
     let list = service.coupons(call.head.client, filter, before).await?;
-    let page = PageBody::new(&list.page(limit), |view| CouponBody::new(view, list.now()));
-    Ok(json::response(StatusCode::OK, &page))
+    let page = list.page(limit);
+    Ok(list::response(&page, |view| CouponBody::new(view, list.now())))
 }
 
 /// `POST /v1/coupons`

@@ -14,7 +14,7 @@ use warp::reply::Response;
 
 use super::coupons::{CouponBody, coupon_id};
 use super::error::Error;
-use super::list::{PageBody, cursor, limit};
+use super::list::{self, cursor, limit};
 use super::uses::{QuoteBody, UseBody};
 use super::{Answer, principal, request_key, set_header, set_replayed};
 use crate::http::call::Call;
@@ -25,7 +25,7 @@ use crate::service::Service;
 use crate::service::codes::Codes;
 use crate::service::engine::{Issuance, IssueResponse};
 use crate::service::issuance_lists::{IssuanceList, IssuanceListOptions};
-use crate::service::list::{Cursor, whole_number};
+use crate::service::list::{Cursor, Row, whole_number};
 
 /// An issuance as the API writes it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -128,13 +128,16 @@ pub(super) fn list_options(query: &mut Query) -> IssuanceListOptions {
 }
 
 /// Returns the response with a page of issuances.
-pub(super) fn page<C: Cursor>(list: &IssuanceList<C>, codes: &Codes) -> Response {
+pub(super) fn page<C: Cursor>(list: &IssuanceList<C>, codes: &Codes) -> Response
+where
+    UsedIssuance: Row<C>,
+{
     let item = |used| IssuanceBody {
         quote: list.quote(used).map(QuoteBody::from),
         coupon: list.coupon(used).map(|view| CouponBody::new(view, list.now)),
         ..IssuanceBody::new(used, codes, list.now)
     };
-    json::response(StatusCode::OK, &PageBody::new(&list.page, item))
+    list::response(&list.page, item)
 }
 
 /// The optional body of an issue request.

@@ -1,25 +1,50 @@
 //! Lists in the API: `limit` and `cursor` of the request, `items` and `next_cursor` of the response.
 
+use http::StatusCode;
 use serde::Serialize;
+use warp::reply::Response;
 
+use crate::http::json::{self, JsonText};
 use crate::http::query::Query;
-use crate::service::list::{Cursor, LIMIT_DEFAULT, LIMIT_MAX, Page, whole_number};
+use crate::service::list::{Cursor, LIMIT_DEFAULT, LIMIT_MAX, PAGE_BYTES_MAX, Page, Row, whole_number};
 
-/// A page as the API writes it.
-#[derive(Debug, Serialize)]
-pub(super) struct PageBody<T> {
-    items: Vec<T>,
-    next_cursor: Option<String>,
+/// Returns the response with a page; `item` makes the body of each item. Items beyond [`PAGE_BYTES_MAX`] are
+/// left to the next page.
+pub(super) fn response<'a, R: Row<C>, C: Cursor, T: Serialize>(
+    page: &'a Page<R, C>,
+    item: impl Fn(&'a R) -> T,
+) -> Response {
+    let written = text(page, item, PAGE_BYTES_MAX);
+    json::response_of_text("application/json", StatusCode::OK, written)
 }
 
-impl<T> PageBody<T> {
-    /// Makes the body of a page; `item` makes the body of each item.
-    pub(super) fn new<'a, R, C: Cursor>(page: &'a Page<R, C>, item: impl Fn(&'a R) -> T) -> Self {
-        Self {
-            items: page.items.iter().map(item).collect(),
-            next_cursor: page.next.as_ref().map(Cursor::encode),
+/// Writes a page item by item, so that no more than one item is written in vain.
+fn text<'a, R: Row<C>, C: Cursor, T: Serialize>(
+    page: &'a Page<R, C>,
+    item: impl Fn(&'a R) -> T,
+    bytes_max: usize,
+) -> serde_json::Result<JsonText> {
+    let mut text = json::new_text();
+    text.extend_from_slice(br#"{"items":["#);
+    let mut next = page.next.as_ref().map(Cursor::encode);
+    let mut last: Option<&R> = None;
+    for row in &page.items {
+        let end = text.len();
+        if last.is_some() {
+            text.push(b',');
         }
+        serde_json::to_writer(&mut text, &item(row))?;
+        if let Some(last) = last.filter(|_| text.len() > bytes_max) {
+            text.truncate(end);
+            next = Some(last.cursor().encode());
+            break;
+        }
+        last = Some(row);
     }
+    text.extend_from_slice(br#"],"next_cursor":"#);
+    serde_json::to_writer(&mut text, &next)?;
+    text.push(b'}');
+    Ok(text)
 }
 
 /// The number of items that the page may have.
@@ -73,6 +98,32 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    /// Returns the page that has these items of three digits, as it is written within so many bytes.
+    fn written(items: Vec<u64>, bytes_max: usize) -> (Vec<u64>, Option<Sequence>) {
+        let next = Some(Sequence::new(999));
+        let text = text(&Page::new(items, next), |item: &u64| *item, bytes_max).unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        let items = body["items"].as_array().unwrap().iter();
+        let cursor = body["next_cursor"].as_str().and_then(Sequence::decode);
+        (items.map(|item| item.as_u64().unwrap()).collect(), cursor)
+    }
+
+    #[test]
+    fn a_page_ends_before_the_item_that_does_not_fit_and_has_at_least_one() {
+        let begin = br#"{"items":["#.len();
+        for (bytes_max, items, next) in [
+            (begin + 11, vec![101, 102, 103], 999),
+            (begin + 10, vec![101, 102], 102),
+            (begin + 7, vec![101, 102], 102),
+            (begin + 6, vec![101], 101),
+            (0, vec![101], 101),
+        ] {
+            let written = written(vec![101, 102, 103], bytes_max);
+            assert_eq!(written, (items, Some(Sequence::new(next))), "{bytes_max}");
+        }
+        assert_eq!(written(Vec::new(), 0), (Vec::new(), Some(Sequence::new(999))));
     }
 
     #[test]

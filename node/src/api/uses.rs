@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::issuances::{IssuanceBody, issuance_id};
-use super::list::{PageBody, cursor, limit};
+use super::list::{self, cursor, limit};
 use super::{Answer, principal, set_replayed};
 use crate::http::call::Call;
 use crate::http::json::{self, Checked, Text};
@@ -343,8 +343,5 @@ pub(super) async fn list(service: &Service, call: &Call) -> Answer {
     let page = service
         .uses_of(id, after.unwrap_or(UseNumber::NONE), limit)
         .await?;
-    Ok(json::response(
-        StatusCode::OK,
-        &PageBody::new(&page, PastUseBody::from),
-    ))
+    Ok(list::response(&page, PastUseBody::from))
 }

@@ -13,8 +13,7 @@ use metrics::Gauge;
 use crate::metrics::HTTP_UNSENT_BYTES;
 
 /// Default of `limits.unsent_bytes_max`: about a thousand of the longest lists of coupons that have only
-/// titles. A list of coupons with the longest descriptions and metadata has 5 MiB, and so may a list of
-/// issuances with their coupons.
+/// titles. No page of a list has more than half a mebibyte.
 pub const UNSENT_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// Size above which the body of a response is counted. hyper also gets at most this many bytes of a body at

@@ -4,11 +4,14 @@
 //! [`AGE_MAX`]. A missing value is never cached: only requests that came before the read began get the answer
 //! "not found". Before this node answers a change, it drops the copy, and later requests do not get the
 //! result of a read in progress. So a request that comes after that answer never gets an older value.
+//!
+//! The number of copies is bounded, and so are the bytes that all of them take: for a new copy, the oldest
+//! ones are evicted.
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use actors::store::StoreError;
@@ -33,11 +36,29 @@ type ReadResult<V> = Result<Option<V>, StoreCallError>;
 
 /// Copies by key, in a bounded number of slots.
 pub(crate) struct Copies<K, V> {
-    slots: RwLock<HashMap<K, Arc<Slot<V>>>>,
+    slots: Arc<Slots<K, V>>,
     slots_max: usize,
     evicted_at: AtomicU64,
     from_copy: Counter,
     from_store: Counter,
+}
+
+/// How many copies there may be, and how much memory they may take together.
+pub(crate) struct Bounds<V> {
+    /// Maximum number of slots.
+    pub(crate) slots_max: usize,
+    /// Maximum number of bytes of all copies.
+    pub(crate) bytes_max: usize,
+    /// Returns about how many bytes a copy takes.
+    pub(crate) bytes_of: fn(&V) -> usize,
+}
+
+/// The slots by key, and what their copies take.
+struct Slots<K, V> {
+    by_key: RwLock<HashMap<K, Arc<Slot<V>>>>,
+    bytes: Arc<AtomicUsize>,
+    bytes_max: usize,
+    bytes_of: fn(&V) -> usize,
 }
 
 /// The place of one copy. A slot is forgotten by removing it from the map. If a read for this slot is still
@@ -48,8 +69,23 @@ struct Slot<V> {
 }
 
 struct State<V> {
-    copy: Option<(V, Moment)>,
+    copy: Option<KeptCopy<V>>,
     pending: Option<PendingRead<V>>,
+}
+
+/// A value that was read. Its bytes count until this is dropped.
+struct KeptCopy<V> {
+    value: V,
+    /// When its read began.
+    began: Moment,
+    bytes: usize,
+    all_bytes: Arc<AtomicUsize>,
+}
+
+impl<V> Drop for KeptCopy<V> {
+    fn drop(&mut self) {
+        self.all_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// A read in progress.
@@ -78,12 +114,17 @@ where
     K: Clone + Eq + Hash + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// Makes an empty set of at most `slots_max` copies. `what` is their label in metrics.
-    pub(crate) fn new(what: &'static str, slots_max: usize) -> Self {
+    /// Makes an empty set of copies within these bounds. `what` is their label in metrics.
+    pub(crate) fn new(what: &'static str, bounds: Bounds<V>) -> Self {
         let counter = |from: &'static str| metrics::counter!(READS, "what" => what, "from" => from);
         Self {
-            slots: RwLock::default(),
-            slots_max,
+            slots: Arc::new(Slots {
+                by_key: RwLock::default(),
+                bytes: Arc::default(),
+                bytes_max: bounds.bytes_max,
+                bytes_of: bounds.bytes_of,
+            }),
+            slots_max: bounds.slots_max,
             evicted_at: AtomicU64::new(0),
             from_copy: counter("copy"),
             from_store: counter("store"),
@@ -155,36 +196,28 @@ where
 
     /// Drops the copy of this key. Later requests do not get the result of a read in progress.
     pub(crate) fn forget(&self, key: K) {
-        self.slots
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&key);
+        self.slots.write().remove(&key);
     }
 
     /// Drops all copies. Later requests do not get the results of reads in progress.
     pub(crate) fn forget_all(&self) {
-        self.slots.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.slots.write().clear();
     }
 
     /// Makes [`Self::get`] return at least this sequence for the key from now on, if the key has a slot. If
     /// it has none, the next read of the store shows the sequence anyway.
     pub(crate) fn raise_issued(&self, key: K, issued: u64) {
-        if let Some(slot) = self
-            .slots
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&key)
-        {
+        if let Some(slot) = self.slots.read().get(&key) {
             slot.issued.fetch_max(issued, Ordering::Relaxed);
         }
     }
 
     /// Returns the slot of this key, and creates it if there is room.
     fn slot(&self, key: &K) -> Option<Arc<Slot<V>>> {
-        if let Some(slot) = self.slots.read().unwrap_or_else(PoisonError::into_inner).get(key) {
+        if let Some(slot) = self.slots.read().get(key) {
             return Some(Arc::clone(slot));
         }
-        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self.slots.write();
         if slots.len() >= self.slots_max && !slots.contains_key(key) && !self.evict(&mut slots) {
             return None;
         }
@@ -214,7 +247,7 @@ where
 
     /// Removes a slot that holds nothing.
     fn remove_unused(&self, key: &K, slot: &Arc<Slot<V>>) {
-        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self.slots.write();
         if slots.get(key).is_some_and(|held| Arc::ptr_eq(held, slot)) && !slot.is_used(moment()) {
             slots.remove(key);
         }
@@ -226,14 +259,16 @@ where
         R: Future<Output = ReadResult<V>> + Send + 'static,
     {
         self.from_store.increment(1);
-        let (began, slot) = (moment(), Arc::clone(slot));
+        let (began, slot, slots) = (moment(), Arc::clone(slot), Arc::clone(&self.slots));
         let task = tokio::spawn(async move {
             let outcome = read.await;
+            let copy = match &outcome {
+                Ok(Some(value)) => slots.copy(value, began),
+                Ok(None) | Err(_) => None,
+            };
             let mut state = slot.state();
             state.pending = None;
-            if let Ok(Some(value)) = &outcome {
-                state.copy = Some((value.clone(), began));
-            }
+            state.copy = copy;
             drop(state);
             outcome
         });
@@ -246,6 +281,68 @@ where
         PendingRead {
             began,
             result: result.boxed().shared(),
+        }
+    }
+}
+
+impl<K: Clone + Eq + Hash, V: Clone> Slots<K, V> {
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<K, Arc<Slot<V>>>> {
+        self.by_key.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<K, Arc<Slot<V>>>> {
+        self.by_key.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a copy of a value whose read began at this moment. Evicts the oldest copies if there is no room.
+    /// `None` if there is no room even then.
+    fn copy(&self, value: &V, began: Moment) -> Option<KeptCopy<V>> {
+        let bytes = (self.bytes_of)(value);
+        if !self.take(bytes) {
+            self.evict_oldest(bytes);
+            if !self.take(bytes) {
+                return None;
+            }
+        }
+        Some(KeptCopy {
+            value: value.clone(),
+            began,
+            bytes,
+            all_bytes: Arc::clone(&self.bytes),
+        })
+    }
+
+    /// Counts the bytes of a copy. Returns false if they exceed the bound.
+    fn take(&self, bytes: usize) -> bool {
+        let added = |now: usize| now.checked_add(bytes).filter(|sum| *sum <= self.bytes_max);
+        let result = self
+            .bytes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, added);
+        result.is_ok()
+    }
+
+    /// Evicts the oldest copies until there is room for this many bytes. Also makes a quarter of all room, so
+    /// that evictions are rare, because each visits all slots.
+    fn evict_oldest(&self, bytes: usize) {
+        let Some(left_max) = self.bytes_max.checked_sub(bytes) else {
+            return;
+        };
+        let left_max = left_max.min(self.bytes_max / 4 * 3);
+        let mut slots = self.write();
+        let began = |slot: &Slot<V>| slot.state().copy.as_ref().map(|copy| copy.began);
+        let copies = slots.iter();
+        let mut copies: Vec<(Moment, K)> = copies
+            .filter_map(|(key, slot)| Some((began(slot)?, key.clone())))
+            .collect();
+        copies.sort_by_key(|(began, _)| *began);
+        for (_, key) in copies {
+            if self.bytes.load(Ordering::Relaxed) <= left_max {
+                return;
+            }
+            if let Some(slot) = slots.remove(&key) {
+                // A request may still hold the slot.
+                slot.state().copy = None;
+            }
         }
     }
 }
@@ -264,7 +361,7 @@ impl<V: Clone> Slot<V> {
     ) -> Result<Lookup<V>, StoreCallError> {
         let mut state = self.state();
         match &state.copy {
-            Some((value, began)) if now.since(*began) <= AGE_MAX => return Ok(Lookup::Copy(value.clone())),
+            Some(copy) if now.since(copy.began) <= AGE_MAX => return Ok(Lookup::Copy(copy.value.clone())),
             _ => state.copy = None,
         }
         // If a read has ended and is still in the slot, it has panicked.
@@ -281,7 +378,7 @@ impl<V: Clone> Slot<V> {
         state
             .copy
             .as_ref()
-            .is_some_and(|(_, began)| now.since(*began) <= AGE_MAX)
+            .is_some_and(|copy| now.since(copy.began) <= AGE_MAX)
             || state
                 .pending
                 .as_ref()

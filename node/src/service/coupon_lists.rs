@@ -16,19 +16,22 @@ use actors::time::{self, Timestamp};
 use metrics::Counter;
 
 use super::client_searches::{ClientSearch, ClientSearches};
-use super::copies::Copies;
+use super::copies::{Bounds, Copies};
+use super::coupons::coupon_bytes;
 use super::engine::{CouponEngine, CouponFilter, CouponPage, CouponQuery, CouponView, StoreResult};
-use super::list::{LIMIT_MAX, Page};
+use super::list::{LIMIT_MAX, PAGE_BYTES_MAX, Page};
 use super::search_progress::SearchProgress;
 use super::search_snapshots::{SearchSnapshot, SearchSnapshots, too_long};
 use super::store_calls::StoreCallError;
 use super::{Error, Service};
 use crate::metrics::LISTS_REFUSED;
 
-/// Maximum number of lists with a copy. With the longest titles, a copy takes about 200 KiB, so all copies
-/// take about 13 MiB. If all coupons have the longest descriptions and metadata too, a copy takes 5 MiB, and
-/// all copies 320 MiB.
+/// Maximum number of lists with a copy.
 const LISTS_MAX: usize = 64;
+
+/// Maximum number of bytes of all copies. With the longest titles, a copy takes about 250 KiB, and all copies
+/// about 16 MiB. A list of coupons with long descriptions and metadata ends at [`PAGE_BYTES_MAX`].
+const LISTS_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Maximum number of searches in progress. A step takes some milliseconds, so each search gets at least one
 /// turn within the deadline of a request. Further searches are refused at once.
@@ -81,7 +84,14 @@ impl CouponLists {
     pub(super) fn new(client_searches_max: usize) -> Self {
         let refused = |reason: &'static str| metrics::counter!(LISTS_REFUSED, "reason" => reason);
         Self {
-            copies: Copies::new("list", LISTS_MAX),
+            copies: Copies::new(
+                "list",
+                Bounds {
+                    slots_max: LISTS_MAX,
+                    bytes_max: LISTS_BYTES_MAX,
+                    bytes_of: |list| list.bytes(),
+                },
+            ),
             progress: Arc::default(),
             searches: Admission::new(SEARCHES_MAX),
             clients: ClientSearches::new(client_searches_max),
@@ -156,7 +166,7 @@ impl Service {
 
 /// The result of a search.
 pub(crate) struct CouponList {
-    /// One row more than the longest page has, if there are so many.
+    /// One row more than the longest page has, if there are so many and they fit into [`PAGE_BYTES_MAX`].
     rows: Vec<CouponView>,
     /// Where the search ended, if the rows do not fill the longest page and there may be more.
     ended_at: Option<CouponId>,
@@ -177,6 +187,29 @@ impl CouponList {
     pub(crate) fn now(&self) -> Timestamp {
         self.now
     }
+
+    /// Returns about how many bytes the list takes in memory.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>() + self.rows.iter().map(coupon_bytes).sum::<usize>()
+    }
+}
+
+/// Drops the coupons that do not fit into so many bytes, but not the first one. Returns the last coupon that
+/// is left if others were dropped: the list goes on after it.
+fn cut(rows: &mut Vec<CouponView>, bytes_max: usize) -> Option<CouponId> {
+    let mut bytes = 0;
+    let fits = rows.iter().take_while(|view| {
+        bytes += coupon_bytes(view);
+        bytes <= bytes_max
+    });
+    let count = fits.count().max(1);
+    if count >= rows.len() {
+        return None;
+    }
+    rows.truncate(count);
+    // The rest of the memory would be kept as long as the list.
+    rows.shrink_to_fit();
+    rows.last().map(|view| view.coupon.id)
 }
 
 /// Number of coupons that a search looks for: one more than the longest page has.
@@ -191,7 +224,8 @@ struct Search {
 }
 
 impl Search {
-    /// Searches until [`WANTED`] coupons are found, the list ends, or the search has taken too long.
+    /// Searches until [`WANTED`] coupons or as many as fit on a page are found, the list ends, or the search
+    /// has taken too long.
     async fn run(self) -> StoreResult<CouponList> {
         let began = Instant::now();
         let is_search = !self.key.filter.is_empty();
@@ -234,12 +268,14 @@ impl Search {
                     query.before = Some(down_to);
                 }
             }
+            let cut_after = cut(&mut rows, PAGE_BYTES_MAX);
+            query.before = cut_after.or(query.before);
             let (is_full, took) = (rows.len() >= WANTED, began.elapsed());
             if rows.is_empty() && page.next.is_some() && took >= FRUITLESS_TIME_MAX {
                 return Err(too_long());
             }
             let is_late = took >= SEARCH_TIME_MAX && !rows.is_empty();
-            if is_full || is_late || page.next.is_none() {
+            if is_full || cut_after.is_some() || is_late || page.next.is_none() {
                 // A client that waited so long may be gone, and retry.
                 if took < SEARCH_TIME_MAX {
                     self.progress.end(&self.key);
@@ -280,7 +316,52 @@ impl Search {
 
 #[cfg(test)]
 mod tests {
+    use actors::coupon::ids::Sequence;
+    use actors::coupon::offer::{Coupon, Offer, Status};
+    use actors::coupon::uses::UseCounts;
+
     use super::*;
+
+    /// Returns coupons with ids from this one down, each with a title of this length.
+    fn views(newest: u64, titles: &[usize]) -> Vec<CouponView> {
+        let view = |(id, bytes): (u64, &usize)| CouponView {
+            coupon: Coupon {
+                id: CouponId::new(id).unwrap(),
+                offer: Offer::titled("x".repeat(*bytes)),
+                status: Status::Open,
+                version: 1,
+                created_at: time::timestamp(),
+                updated_at: time::timestamp(),
+            },
+            issued: Sequence::NONE,
+            uses: UseCounts::default(),
+        };
+        (1..=newest).rev().zip(titles).map(view).collect()
+    }
+
+    #[test]
+    fn a_list_ends_with_the_last_coupon_that_fits_and_has_at_least_one() {
+        let bytes_max = 2 * size_of::<CouponView>() + 100;
+        for (titles, left, next) in [
+            (&[50, 50, 1][..], 2, Some(8)),
+            (&[50, 51], 1, Some(9)),
+            (&[50, 50], 2, None),
+            (&[5_000, 1], 1, Some(9)),
+            (&[5_000], 1, None),
+            (&[], 0, None),
+        ] {
+            let mut rows = views(9, titles);
+            let cut = cut(&mut rows, bytes_max).map(CouponId::get);
+            assert_eq!((rows.len(), cut), (left, next), "{titles:?}");
+        }
+        let rows = views(9, &[50, 50]);
+        let list = CouponList {
+            rows,
+            ended_at: None,
+            now: time::timestamp(),
+        };
+        assert_eq!(list.bytes(), size_of::<CouponList>() + bytes_max);
+    }
 
     #[test]
     fn searches_leave_room_for_lists_without_a_filter() {

@@ -10,16 +10,22 @@ use actors::coupon::uses::UseCounts;
 use actors::log_limit::LogLimit;
 use actors::trace::Span;
 
-use super::copies::Copies;
+use super::copies::{Bounds, Copies};
 use super::engine::{ChangeRequest, CouponView, Created, NewCoupon, Refusal, Setback};
 use super::list::{ChangeCursor, Page};
 use super::store_calls::{StoreCallError, write_error};
 use super::{Error, Service, change_log};
 
 /// Maximum number of coupons with a copy: more than a crowd reads within a second. A copy takes about 1 KiB,
-/// so all copies take 10 MiB. Only if administrators gave all of them the longest description and metadata,
-/// they would take 270 MiB. Each request for a further coupon reads the store.
+/// so all copies take 10 MiB. If no copy is old, each request for a further coupon reads the store.
 const COUPONS_MAX: usize = 10_000;
+
+/// Maximum number of bytes of all copies of coupons: room for [`COUPONS_MAX`] with usual texts, or for 1,300
+/// with the longest description and metadata.
+const COUPONS_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// About how many bytes one pair of a coupon's metadata takes in its map, besides its texts.
+const PAIR_BYTES: usize = 64;
 
 /// Maximum number of times that one request reads a coupon. It reads again if this node has issued more than
 /// the quantity in the copy, which is then older than a change of the quantity.
@@ -43,9 +49,32 @@ impl std::fmt::Debug for CouponCopies {
 impl Default for CouponCopies {
     fn default() -> Self {
         Self {
-            coupons: Copies::new("coupon", COUPONS_MAX),
+            coupons: Copies::new(
+                "coupon",
+                Bounds {
+                    slots_max: COUPONS_MAX,
+                    bytes_max: COUPONS_BYTES_MAX,
+                    bytes_of: |view| coupon_bytes(view),
+                },
+            ),
         }
     }
+}
+
+/// Returns about how many bytes a coupon takes in memory.
+pub(super) fn coupon_bytes(view: &CouponView) -> usize {
+    let offer = &view.coupon.offer;
+    let texts = [
+        Some(&offer.title),
+        offer.description.as_ref(),
+        offer.time_zone.as_ref(),
+    ];
+    let texts: usize = texts.into_iter().flatten().map(String::len).sum();
+    let pairs = offer.metadata.iter();
+    let pairs: usize = pairs
+        .map(|(key, value)| PAIR_BYTES + key.len() + value.len())
+        .sum();
+    size_of::<CouponView>() + texts + pairs
 }
 
 impl CouponCopies {
@@ -134,7 +163,7 @@ impl Service {
         let after = after.map_or(0, |ChangeCursor(version)| version);
         let rows = self.read(engine.changes(coupon, after, limit + 1)).await?;
         let rows = rows.ok_or(Refusal::UnknownCoupon)?;
-        Ok(Page::cut(rows, limit, |row| ChangeCursor(row.version)))
+        Ok(Page::cut(rows, limit))
     }
 
     /// Reads a coupon, at most [`super::copies::AGE_MAX`] old. It shows at least what this node has issued,

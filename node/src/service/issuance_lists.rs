@@ -121,7 +121,7 @@ impl Service {
             let read = async move { engine.issuances(&query).await };
             (self.read(read).await?.ok_or(Refusal::UnknownCoupon)?, now)
         };
-        let mut page = Page::cut(found.issuances, limit, |used| used.issuance.id.sequence);
+        let mut page = Page::cut(found.issuances, limit);
         page.next = page.next.or(found.next);
         Ok(IssuanceList {
             page,
@@ -146,10 +146,7 @@ impl Service {
         let found = self.read(async move { engine.issuances(&query).await }).await?;
         let found = found.unwrap_or_default();
         Ok(IssuanceList {
-            page: Page::cut(found.issuances, limit, |row| UserCursor {
-                issued_at: row.issuance.issued_at,
-                id: row.issuance.id,
-            }),
+            page: Page::cut(found.issuances, limit),
             now,
             coupons: found.coupons,
             options,

@@ -1,17 +1,23 @@
 //! Pages of lists, and the cursors between them.
 
 use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
-use actors::coupon::uses::UseNumber;
+use actors::coupon::record::ChangeRow;
+use actors::coupon::uses::{Use, UseNumber, UsedIssuance};
 use actors::time::Timestamp;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::engine::UserCursor;
+use super::engine::{CouponView, UserCursor};
 
 /// Number of items on a page if the request names no limit.
 pub(crate) const LIMIT_DEFAULT: u32 = 50;
 /// Maximum number of items on a page: as many as are read and written quickly.
 pub(crate) const LIMIT_MAX: u32 = 200;
+
+/// Maximum size of a page, unless it has one item: half a mebibyte, which fits into what one address may have
+/// of the least `limits.unsent_bytes_max`. Only texts of administrators, which each item may have 25 KiB of,
+/// make a page end before its limit.
+pub(crate) const PAGE_BYTES_MAX: usize = 512 * 1024;
 
 /// One page of a list.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,12 +35,54 @@ impl<T, C> Page<T, C> {
     }
 
     /// Cuts rows to `limit`. The caller has read one row more, which shows whether there is a next page.
-    pub(super) fn cut(mut rows: Vec<T>, limit: u32, cursor: impl FnOnce(&T) -> C) -> Self {
+    pub(super) fn cut(mut rows: Vec<T>, limit: u32) -> Self
+    where
+        T: Row<C>,
+    {
         let limit = limit as usize;
         let has_more = rows.len() > limit;
         rows.truncate(limit);
-        let next = rows.last().filter(|_| has_more).map(cursor);
+        let next = rows.last().filter(|_| has_more).map(Row::cursor);
         Self { items: rows, next }
+    }
+}
+
+/// A row of a list whose cursors are `C`.
+pub(crate) trait Row<C> {
+    /// Returns the cursor of the page that begins after this row.
+    fn cursor(&self) -> C;
+}
+
+impl Row<CouponId> for &CouponView {
+    fn cursor(&self) -> CouponId {
+        self.coupon.id
+    }
+}
+
+impl Row<Sequence> for UsedIssuance {
+    fn cursor(&self) -> Sequence {
+        self.issuance.id.sequence
+    }
+}
+
+impl Row<UserCursor> for UsedIssuance {
+    fn cursor(&self) -> UserCursor {
+        UserCursor {
+            issued_at: self.issuance.issued_at,
+            id: self.issuance.id,
+        }
+    }
+}
+
+impl Row<UseNumber> for Use {
+    fn cursor(&self) -> UseNumber {
+        self.number
+    }
+}
+
+impl Row<ChangeCursor> for ChangeRow {
+    fn cursor(&self) -> ChangeCursor {
+        ChangeCursor(self.version)
     }
 }
 
@@ -146,11 +194,17 @@ pub(crate) fn whole_number(text: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
+    impl Row<Sequence> for u64 {
+        fn cursor(&self) -> Sequence {
+            Sequence::new(*self)
+        }
+    }
+
     #[test]
     fn a_cursor_is_accepted_by_its_own_list_only() {
-        let page = Page::cut(vec![1_u64, 2, 3], 2, |row| Sequence::new(*row));
+        let page = Page::cut(vec![1_u64, 2, 3], 2);
         assert_eq!(page.items, [1, 2]);
-        let text = page.next.unwrap().encode();
+        let text: String = page.next.map(|next: Sequence| next.encode()).unwrap();
         assert_eq!(Sequence::decode(&text), Some(Sequence::new(2)));
         assert!(CouponId::decode(&text).is_none() && UserCursor::decode(&text).is_none());
         assert!(Sequence::decode("2").is_none());
@@ -158,7 +212,7 @@ mod tests {
 
     #[test]
     fn the_last_page_has_no_cursor() {
-        let page = Page::cut(vec![1_u64, 2], 2, |row| Sequence::new(*row));
+        let page = Page::<u64, Sequence>::cut(vec![1, 2], 2);
         assert_eq!((page.items, page.next), (vec![1, 2], None));
     }
 

@@ -6,8 +6,11 @@ use std::sync::Arc;
 
 use actors::cluster::membership::life_record::LifeRecord;
 use actors::coupon::ids::CouponId;
+use actors::coupon::offer::{Offer, Status};
 use actors::engine::Options;
+use actors::ids::RequestKey;
 use actors::store::sqlite::{self, SqliteStore};
+use actors::time;
 use actors::trace::Spans;
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -15,7 +18,8 @@ use std::net::Ipv4Addr;
 use tokio::net::TcpListener;
 
 use super::auth::{KeyRing, UserSource};
-use super::engine::StatisticsQuery;
+use super::engine::{CouponFilter, NewCoupon, StatisticsQuery};
+use super::list::PAGE_BYTES_MAX;
 use super::store_calls::STORE_CALLS_MAX;
 use crate::api::routes;
 use crate::http::listener::{self, Listener};
@@ -205,6 +209,43 @@ async fn statistics_wait_for_other_computations_no_longer_than_their_request() {
     })
     .await;
     drop(other);
+}
+
+fn new_coupon(offer: Offer) -> NewCoupon {
+    NewCoupon {
+        key: RequestKey::random(),
+        offer,
+        status: Status::Open,
+        created_at: time::timestamp(),
+        record: None,
+    }
+}
+
+/// A list of coupons keeps no more coupons than fit on a page.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_long_coupons_takes_no_more_memory_than_a_page() {
+    let (config, folder) = (Config::default(), tempfile::tempdir().unwrap());
+    let service = service(&config);
+    start_engine(&service, &config, folder.path()).await;
+    for _ in 0..40 {
+        let offer = Offer {
+            description: Some("x".repeat(20_000)),
+            ..Offer::titled("Coupon")
+        };
+        service.create_coupon(new_coupon(offer), "admin").await.unwrap();
+    }
+    let client = IpAddr::from(Ipv4Addr::LOCALHOST);
+    for title in [None, Some("coupon".to_owned())] {
+        let filter = CouponFilter { phase: None, title };
+        let list = service.coupons(client, filter, None).await.unwrap();
+        let bytes = list.bytes();
+        assert!(
+            bytes > PAGE_BYTES_MAX / 2 && bytes <= PAGE_BYTES_MAX + 1_000,
+            "{bytes}"
+        );
+        let page = list.page(40);
+        assert_eq!(page.next, page.items.last().map(|view| view.coupon.id));
+    }
 }
 
 #[tokio::test]

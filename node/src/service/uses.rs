@@ -86,7 +86,7 @@ impl Service {
         let engine = self.engine()?.clone();
         let rows = self.read(engine.uses_of(id, after, limit + 1)).await?;
         let rows = rows.ok_or(Error::UnknownIssuance)?;
-        Ok(Page::cut(rows, limit, |row| row.number))
+        Ok(Page::cut(rows, limit))
     }
 
     /// Reads an issuance that the principal may see.

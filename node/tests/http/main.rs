@@ -31,6 +31,7 @@ mod metrics;
 mod mint;
 mod offer_fields;
 mod operations;
+mod pages;
 mod process;
 mod queries;
 mod rate;

@@ -14,7 +14,7 @@ use crate::uses::{Shop, order};
 const STATES: [&str; 6] = ["issued", "reserved", "redeemed", "revoked", "expired", "usable"];
 
 /// Gets a path as an administrator, and as Alice where the list is that of the user.
-async fn get(node: &TestNode, path: &str) -> Reply {
+pub async fn get(node: &TestNode, path: &str) -> Reply {
     let request = match path.starts_with("/v1/me/") {
         true => node.request(Method::GET, path).header("X-User-Id", "alice"),
         false => node.admin(Method::GET, path),
@@ -22,7 +22,7 @@ async fn get(node: &TestNode, path: &str) -> Reply {
     send(request).await
 }
 
-fn ids(list: &Reply) -> Vec<String> {
+pub fn ids(list: &Reply) -> Vec<String> {
     assert_eq!(list.status, 200, "{list:?}");
     let items = list.body["items"].as_array().unwrap().iter();
     items
@@ -31,7 +31,7 @@ fn ids(list: &Reply) -> Vec<String> {
 }
 
 /// The three lists of issuances.
-fn lists(coupon: u64) -> [String; 3] {
+pub fn lists(coupon: u64) -> [String; 3] {
     [
         "/v1/me/issuances".to_owned(),
         "/v1/issuances?user_id=alice".to_owned(),
@@ -39,7 +39,7 @@ fn lists(coupon: u64) -> [String; 3] {
     ]
 }
 
-fn with(path: &str, parameter: &str) -> String {
+pub fn with(path: &str, parameter: &str) -> String {
     let mark = if path.contains('?') { '&' } else { '?' };
     format!("{path}{mark}{parameter}")
 }

@@ -49,7 +49,28 @@ impl Source {
 }
 
 fn copies(slots_max: usize) -> Arc<Copies<u32, u64>> {
-    Arc::new(Copies::new("test", slots_max))
+    bounded(slots_max, usize::MAX)
+}
+
+/// Each copy takes as many bytes as its value says.
+fn bounded(slots_max: usize, bytes_max: usize) -> Arc<Copies<u32, u64>> {
+    let bounds = Bounds {
+        slots_max,
+        bytes_max,
+        bytes_of: |value| usize::try_from(*value).unwrap(),
+    };
+    Arc::new(Copies::new("test", bounds))
+}
+
+impl Copies<u32, u64> {
+    /// Returns the keys of all copies, and their bytes.
+    fn kept(&self) -> (Vec<u32>, usize) {
+        let slots = self.slots.by_key.read().unwrap();
+        let copies = slots.iter().filter(|(_, slot)| slot.state().copy.is_some());
+        let mut keys: Vec<u32> = copies.map(|(key, _)| *key).collect();
+        keys.sort_unstable();
+        (keys, self.slots.bytes.load(Ordering::Relaxed))
+    }
 }
 
 type Response = oneshot::Receiver<Result<Option<(u64, u64)>, StoreCallError>>;
@@ -146,12 +167,12 @@ async fn a_failed_or_panicked_read_takes_no_slot_and_is_repeated() {
         copies.get(7, || async { Err(StoreCallError::Full) }).await,
         Err(StoreCallError::Full)
     ));
-    assert!(copies.slots.read().unwrap().is_empty());
+    assert!(copies.slots.by_key.read().unwrap().is_empty());
     assert!(matches!(
         copies.get(7, panics).await,
         Err(StoreCallError::Failed(_))
     ));
-    assert!(copies.slots.read().unwrap().is_empty());
+    assert!(copies.slots.by_key.read().unwrap().is_empty());
     assert_eq!(copies.get(7, || source.read()).await.unwrap().unwrap().0, 1);
 }
 
@@ -163,7 +184,7 @@ async fn a_read_that_is_not_admitted_fails_only_its_own_request() {
         copies.get_if_admitted(7, refused).await,
         Err(StoreCallError::TooManyOfClient)
     ));
-    assert!(copies.slots.read().unwrap().is_empty());
+    assert!(copies.slots.by_key.read().unwrap().is_empty());
     // A request that finds a read in progress, or a copy, needs no admission.
     let first = request(&copies, &source).await;
     let joined = copies.get_if_admitted(7, refused);
@@ -181,7 +202,7 @@ async fn a_missing_value_takes_no_slot() {
     for key in 0..100 {
         assert!(copies.get(key, || source.read()).await.unwrap().is_none());
     }
-    assert!(copies.slots.read().unwrap().is_empty());
+    assert!(copies.slots.by_key.read().unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -189,8 +210,37 @@ async fn the_number_of_slots_is_bounded() {
     let (copies, source) = (copies(3), Source::open());
     for key in 0..100 {
         assert_eq!(copies.get(key, || source.read()).await.unwrap().unwrap().0, 1);
-        assert!(copies.slots.read().unwrap().len() <= 3);
+        assert!(copies.slots.by_key.read().unwrap().len() <= 3);
     }
+}
+
+#[tokio::test]
+async fn the_bytes_of_copies_are_bounded_and_the_oldest_are_evicted_first() {
+    let (copies, source) = (bounded(100, 8), Source::open());
+    let read = async |key: u32, bytes: u64| {
+        source.value.store(bytes, Ordering::SeqCst);
+        let value = copies.get(key, || source.read()).await.unwrap();
+        assert_eq!(value.unwrap().0, bytes, "a value without a copy is an answer too");
+    };
+    for key in 1..=4 {
+        read(key, 2).await;
+    }
+    assert_eq!(copies.kept(), (vec![1, 2, 3, 4], 8));
+    // A quarter of all room is made at once.
+    read(5, 1).await;
+    assert_eq!(copies.kept(), (vec![2, 3, 4, 5], 7));
+    read(6, 5).await;
+    assert_eq!(copies.kept(), (vec![4, 5, 6], 8));
+    // What never fits evicts nothing.
+    read(7, 9).await;
+    assert_eq!(copies.kept(), (vec![4, 5, 6], 8));
+    read(8, 8).await;
+    assert_eq!(copies.kept(), (vec![8], 8));
+    copies.forget(8);
+    assert_eq!(copies.kept(), (vec![], 0));
+    read(9, 3).await;
+    copies.forget_all();
+    assert_eq!(copies.kept(), (vec![], 0));
 }
 
 #[tokio::test]
