@@ -219,10 +219,6 @@ pub trait CouponSnapshot: Send + Sync + 'static {
     /// Returns the number of the coupon's last use.
     async fn last_use(&self, coupon: CouponId) -> Result<UseNumber>;
 
-    /// Returns the issuances of the coupon that were used after this use, at most `limit`, in the order of
-    /// their uses.
-    async fn used_since(&self, coupon: CouponId, after: UseNumber, limit: u32) -> Result<Vec<Sequence>>;
-
     /// Takes one step of a computation of statistics, which goes on where these statistics end; `None` if the
     /// coupon does not exist.
     async fn statistics(&self, query: &StatisticsQuery, so_far: Statistics) -> Result<Option<Statistics>>;

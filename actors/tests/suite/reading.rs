@@ -282,27 +282,65 @@ pub async fn issuances_are_found_by_state_as_it_is_defined(database: &impl Datab
     }
 }
 
-pub async fn a_snapshot_tells_which_issuances_were_used_since(database: &impl Database) {
+/// Issuances that were used meanwhile are found by state, each once, however many uses they have.
+pub async fn a_snapshot_shows_the_issuances_that_were_used_meanwhile(database: &impl Database) {
     let store = database.store();
     let owned = Owned::make(&*store, None, 100).await;
+    let other = Owned::make(&*store, None, 100).await;
+    let owned = Owned {
+        fence: claim(&*store, owned.id().shard()).await,
+        ..owned
+    };
     let none = store.snapshot().await.unwrap();
-    let last = none.last_use(owned.id()).await.unwrap();
-    assert_eq!(last, UseNumber::NONE);
+    assert_eq!(none.last_use(owned.id()).await.unwrap(), UseNumber::NONE);
     store.write(&batch([owned.strangers(1..=9)])).await.unwrap();
+    let of = async |owned: &Owned, uses: Vec<Use>| {
+        let stored = store.write(&batch([using::portion(owned, uses)])).await;
+        stored.unwrap()
+    };
     let uses = [5, 3, 5, 9].iter().zip(1..);
     let uses = uses.map(|(sequence, number)| using::reserved(&owned, number, *sequence));
-    let uses = using::portion(&owned, uses.collect());
-    assert_eq!(store.write(&batch([uses])).await.unwrap(), 4);
-    assert_eq!(none.used_since(owned.id(), last, 10).await.unwrap(), []);
+    assert_eq!(of(&owned, uses.collect()).await, 4);
+    assert_eq!(of(&owned, vec![using::revoked(&owned, 5, 7, 1)]).await, 1);
+    let fence = claim(&*store, other.id().shard()).await;
+    let other = Owned { fence, ..other };
+    store.write(&batch([other.strangers(1..=9)])).await.unwrap();
+    assert_eq!(of(&other, vec![using::reserved(&other, 1, 4)]).await, 1);
     let later = store.snapshot().await.unwrap();
-    assert_eq!(later.last_use(owned.id()).await.unwrap(), UseNumber::new(4));
-    let since = async |number, limit| {
-        let since = later.used_since(owned.id(), UseNumber::new(number), limit).await;
-        since.unwrap().into_iter().map(Sequence::get).collect::<Vec<_>>()
+    assert_eq!(later.last_use(owned.id()).await.unwrap(), UseNumber::new(5));
+    let used = async |uses: (u64, u64), sequences: (u64, u64), state, limit| {
+        let of = IssuancesOf::Used {
+            coupon: owned.id(),
+            uses: (UseNumber::new(uses.0), UseNumber::new(uses.1)),
+            sequences: (Sequence::new(sequences.0), Sequence::new(sequences.1)),
+        };
+        let query = IssuanceQuery {
+            state,
+            now: now(),
+            ..IssuanceQuery::all(of, limit)
+        };
+        let earlier = none.issuances(&query).await.unwrap().unwrap();
+        assert_eq!(earlier, IssuancePage::default());
+        let page = later.issuances(&query).await.unwrap().unwrap();
+        assert_eq!(page.next, None);
+        let sequences = page.issuances.iter().map(|used| used.issuance.id.sequence.get());
+        sequences.collect::<Vec<_>>()
     };
-    assert_eq!(since(0, 10).await, [5, 3, 5, 9]);
-    assert_eq!(since(1, 2).await, [3, 5]);
-    assert!(since(4, 10).await.is_empty());
+    assert_eq!(used((0, 5), (0, 9), None, 10).await, [3, 5, 7, 9]);
+    assert_eq!(used((0, 5), (0, 9), None, 2).await, [3, 5]);
+    assert_eq!(used((1, 4), (0, 9), None, 10).await, [3, 5, 9]);
+    assert_eq!(used((3, 4), (0, 9), None, 10).await, [9]);
+    assert_eq!(used((0, 5), (3, 7), None, 10).await, [5, 7]);
+    assert_eq!(used((5, 9), (0, 9), None, 10).await, [] as [u64; 0]);
+    assert_eq!(
+        used((0, 5), (0, 9), Some(UseState::Reserved), 10).await,
+        [3, 5, 9]
+    );
+    assert_eq!(used((0, 5), (0, 9), Some(UseState::Revoked), 10).await, [7]);
+    assert_eq!(
+        used((0, 5), (0, 9), Some(UseState::Issued), 10).await,
+        [] as [u64; 0]
+    );
 }
 
 /// A page of one issuance, and one of a coupon that does not exist.

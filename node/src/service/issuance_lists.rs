@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use actors::coupon::ids::{CouponId, Sequence};
 use actors::coupon::uses::decide::{Quote, Terms};
-use actors::coupon::uses::{UseState, UsedIssuance};
+use actors::coupon::uses::{UseNumber, UseState, UsedIssuance};
 use actors::ids::UserId;
 use actors::time::{self, Timestamp};
 
@@ -27,9 +27,9 @@ use super::{Error, Service};
 /// Number of sequences that one step examines: few enough that no step takes longer than some milliseconds.
 const STEP: u32 = 4_000;
 
-/// Maximum number of issuances used since an earlier search that are examined again. If there are more, the
-/// search begins anew.
-const USED_MAX: u32 = 256;
+/// Number of uses since an earlier search whose issuances one step examines again. For each of them it reads an
+/// index once more than for a sequence.
+const USES_STEP: u64 = 2_000;
 
 /// What a list of issuances shows.
 #[derive(Debug, Clone, Copy, Default)]
@@ -105,15 +105,10 @@ impl Service {
         let query = options.query(IssuancesOf::Coupon { coupon, user, after }, limit);
         let (found, now) = if query.is_search() {
             let places = self.lists.admit(client, true)?;
-            let search = Search {
-                engine,
-                snapshots: self.lists.snapshots(),
-                progress: Arc::clone(&self.issuance_progress),
-                query,
-            };
+            let (progress, snapshots) = (Arc::clone(&self.issuance_progress), self.lists.snapshots());
             let found = self.read(async move {
                 let _places = places;
-                search.run().await
+                search(&engine, &snapshots, &progress, query).await
             });
             found.await?.ok_or(Refusal::UnknownCoupon)?
         } else {
@@ -154,99 +149,135 @@ impl Service {
     }
 }
 
-/// A search through a coupon's issuances.
-struct Search {
-    engine: CouponEngine,
-    snapshots: Arc<SearchSnapshots>,
-    progress: Arc<IssuanceProgress>,
-    query: IssuanceQuery,
+/// Searches a coupon's issuances in a new snapshot. Returns what was found, and the time of the snapshot; `None`
+/// if the coupon does not exist.
+async fn search(
+    engine: &CouponEngine,
+    snapshots: &SearchSnapshots,
+    progress: &IssuanceProgress,
+    mut query: IssuanceQuery,
+) -> StoreResult<Option<(IssuancePage, Timestamp)>> {
+    let (IssuancesOf::Coupon { coupon, after, .. }, Some(state)) = (query.of.clone(), query.state) else {
+        let page = engine.issuances(&query).await?;
+        return Ok(page.map(|page| (page, query.now)));
+    };
+    let begun = Instant::now();
+    // The snapshot begins after the progress was read, so it shows every use that the progress knows.
+    let (key, examined) = (
+        (coupon, state, after),
+        progress.find(&(coupon, state, after), time::moment()),
+    );
+    let snapshot = snapshots.join(engine).await?;
+    query.now = snapshot.now();
+    let search = Search {
+        snapshot: &snapshot,
+        progress,
+        key,
+        query,
+        begun,
+    };
+    let found = search.run(examined).await?;
+    Ok(found.map(|found| (found, snapshot.now())))
 }
 
-impl Search {
-    /// Searches until the page is full, the list ends, or the search has taken too long. Returns what was
-    /// found, and the time of the snapshot; `None` if the coupon does not exist.
-    async fn run(mut self) -> StoreResult<Option<(IssuancePage, Timestamp)>> {
-        let (IssuancesOf::Coupon { coupon, after, .. }, Some(state)) =
-            (self.query.of.clone(), self.query.state)
-        else {
-            return Ok(self
-                .engine
-                .issuances(&self.query)
-                .await?
-                .map(|page| (page, self.query.now)));
-        };
-        let (key, begun) = ((coupon, state, after), Instant::now());
-        let snapshot = self.snapshots.join(&self.engine).await?;
-        self.query.now = snapshot.now();
-        let (mut found, mut examined) = self.begin(&snapshot, &key).await?;
+/// A search through a coupon's issuances, in a snapshot.
+struct Search<'s> {
+    snapshot: &'s SearchSnapshot,
+    progress: &'s IssuanceProgress,
+    key: ListKey,
+    /// What each step looks for.
+    query: IssuanceQuery,
+    /// When the request began.
+    begun: Instant,
+}
+
+impl Search<'_> {
+    /// Searches until the page is full, the list ends, or the search has taken too long. Goes on after what an
+    /// earlier search has examined, if it is given. Returns what was found; `None` if the coupon does not
+    /// exist.
+    async fn run(&self, examined: Option<Examined>) -> StoreResult<Option<IssuancePage>> {
+        let (coupon, _, after) = self.key;
+        let last_use = self.snapshot.turn().await?.last_use(coupon).await?;
+        let mut examined = examined.unwrap_or(Examined {
+            up_to: after,
+            used: last_use,
+            begun: time::moment(),
+        });
+        let mut found = self.catch_up(&mut examined, last_use).await?;
         let wanted = self.query.limit as usize;
-        loop {
-            self.query.of = IssuancesOf::Coupon {
+        while found.issuances.len() < wanted {
+            let of = IssuancesOf::Coupon {
                 coupon,
                 user: None,
                 after: examined.up_to,
             };
-            // This is at most `wanted`, which fits into 32 bits.
-            self.query.limit = wanted.saturating_sub(found.issuances.len()) as u32;
-            let step = snapshot.turn().await?.issuances(&self.query).await?;
+            let step = self.step(of, wanted - found.issuances.len()).await?;
             let Some(step) = step else { return Ok(None) };
             found.issuances.extend(step.issuances);
             found.coupons.extend(step.coupons);
             found.next = step.next;
-            let (is_empty, took) = (found.issuances.is_empty(), begun.elapsed());
+            let (is_empty, took) = (found.issuances.is_empty(), self.begun.elapsed());
             let is_late = took >= SEARCH_TIME_MAX && !is_empty;
-            let Some(next) = step.next.filter(|_| found.issuances.len() < wanted && !is_late) else {
-                self.progress.end(&key);
-                return Ok(Some((found, snapshot.now())));
+            let Some(next) = step.next.filter(|_| !is_late) else {
+                break;
             };
             examined.up_to = next;
             if is_empty {
-                self.progress.advance(key, examined);
+                self.progress.advance(self.key, examined);
                 if took >= FRUITLESS_TIME_MAX {
                     return Err(too_long());
                 }
             }
         }
+        self.progress.end(&self.key);
+        Ok(Some(found))
     }
 
-    /// Returns where the search goes on. Also returns what it finds among issuances that did not match in an
-    /// earlier search and were used since.
-    async fn begin(&self, snapshot: &SearchSnapshot, key: &ListKey) -> StoreResult<(IssuancePage, Examined)> {
-        let (coupon, _, after) = *key;
+    /// Examines again the issuances that were used since the earlier search, up to this use. Returns those
+    /// that are in the state now: only the first ones, if there are more than the page has room for. Fails if
+    /// that takes too long, and then keeps how far it came without finding any. However late it is, one step
+    /// is taken, so that a retry comes further.
+    async fn catch_up(&self, examined: &mut Examined, last_use: UseNumber) -> StoreResult<IssuancePage> {
+        let (coupon, _, after) = self.key;
         let mut found = IssuancePage::default();
-        let now = time::moment();
-        if let Some(examined) = self.progress.find(key, now) {
-            let turn = snapshot.turn().await?;
-            let mut since = turn.used_since(coupon, examined.used, USED_MAX + 1).await?;
-            drop(turn);
-            if since.len() <= USED_MAX as usize {
-                since.retain(|sequence| (after < *sequence) && (*sequence <= examined.up_to));
-                since.sort_unstable();
-                since.dedup();
-                for sequence in since {
-                    let query = IssuanceQuery {
-                        of: IssuancesOf::Coupon {
-                            coupon,
-                            user: None,
-                            after: sequence.previous(),
-                        },
-                        examine: 1,
-                        ..self.query.clone()
-                    };
-                    let one = snapshot.turn().await?.issuances(&query).await?;
-                    let one = one.unwrap_or_default();
-                    found.issuances.extend(one.issuances);
-                    found.coupons.extend(one.coupons);
-                }
-                return Ok((found, examined));
+        while examined.used < last_use {
+            let next = UseNumber::new(examined.used.get() + USES_STEP).min(last_use);
+            let of = IssuancesOf::Used {
+                coupon,
+                uses: (examined.used, next),
+                sequences: (after, examined.up_to),
+            };
+            let wanted = self.query.limit as usize;
+            let step = self.step(of, wanted).await?.unwrap_or_default();
+            examined.used = next;
+            found.coupons.extend(step.coupons);
+            let issuances = &mut found.issuances;
+            issuances.extend(step.issuances);
+            // An issuance is found in each step that has one of its uses.
+            issuances.sort_by_key(|used| used.issuance.id.sequence);
+            issuances.dedup_by_key(|used| used.issuance.id.sequence);
+            issuances.truncate(wanted);
+            if found.issuances.is_empty() {
+                self.progress.advance(self.key, *examined);
+            }
+            if examined.used < last_use && self.begun.elapsed() >= FRUITLESS_TIME_MAX {
+                return Err(too_long());
             }
         }
-        let used = snapshot.turn().await?.last_use(coupon).await?;
-        let examined = Examined {
-            up_to: after,
-            used,
-            begun: now,
+        Ok(found)
+    }
+
+    /// Waits for a turn, and looks for so many issuances.
+    async fn step(&self, of: IssuancesOf, wanted: usize) -> StoreResult<Option<IssuancePage>> {
+        let query = IssuanceQuery {
+            of,
+            // A page has few issuances.
+            limit: u32::try_from(wanted).unwrap_or(u32::MAX),
+            ..self.query.clone()
         };
-        Ok((found, examined))
+        self.snapshot.turn().await?.issuances(&query).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -89,6 +89,19 @@ impl SearchSnapshots {
 }
 
 impl SearchSnapshot {
+    /// Makes a snapshot with these reads, which no other search shares.
+    #[cfg(test)]
+    pub(super) async fn alone(reads: Box<dyn CouponSnapshot>) -> Self {
+        let SearchSnapshots { places, turns, .. } = SearchSnapshots::default();
+        Self {
+            reads,
+            begun: time::moment(),
+            now: time::timestamp(),
+            turns,
+            _place: places.acquire_owned().await.expect("nothing closes it"),
+        }
+    }
+
     /// Returns the time of the snapshot, for which states and phases are computed.
     pub(super) fn now(&self) -> Timestamp {
         self.now

@@ -353,34 +353,19 @@ async fn usable(
     (found, retries)
 }
 
-/// Searches that take longer than a request continue with each retry. They find issuances that were given
-/// back meanwhile, even among those that they have already examined.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn searches_for_issuances_end_and_miss_no_use() {
-    let (searched, coupon, _folder) = nearly_all_redeemed().await;
+/// Searches for issuances that can be used, with so many searches at once that few end within a request. Calls
+/// `before_retry` with the number of a search before each of its retries. All that retried must find what was
+/// given back by then.
+async fn search_for_usable(searched: &Searched, coupon: u64, before_retry: impl AsyncFn(usize)) {
     let begun = Instant::now();
-    let (found, _) = usable(&searched, coupon, REFUNDED as usize, async || ()).await;
+    let (found, _) = usable(searched, coupon, REFUNDED as usize, async || ()).await;
     assert_eq!(found, [ISSUANCES]);
     let alone = begun.elapsed();
     let number = number_of_searches(alone);
     println!("one search takes {alone:?}; {number} searches follow");
-    // Each retry comes after the answer to the refund.
-    let refunded = OnceCell::new();
-    let refund = async || {
-        let address = &searched.node.address;
-        let refund = searched.client.post(format!(
-            "http://{address}/v1/issuances/{coupon}-{REFUNDED}/refund"
-        ));
-        let refund = refund
-            .bearer_auth(ADMIN_TOKEN)
-            .json(&json!({"order_id": format!("order-{REFUNDED}")}));
-        assert_eq!(refund.send().await.unwrap().status(), 200);
-    };
-    let searches = (0..number).map(|after| {
-        usable(&searched, coupon, after, async || {
-            refunded.get_or_init(&refund).await;
-        })
-    });
+    let before_retry = &before_retry;
+    let searches =
+        (0..number).map(|after| usable(searched, coupon, after, async move || before_retry(after).await));
     let searches = futures_util::future::join_all(searches).await;
     let retries: Vec<u32> = searches.iter().map(|(_, retries)| *retries).collect();
     println!("retries: {retries:?}");
@@ -391,6 +376,72 @@ async fn searches_for_issuances_end_and_miss_no_use() {
     for (found, retries) in searches.iter().filter(|(_, retries)| *retries > 0) {
         assert_eq!(found, &[REFUNDED, ISSUANCES], "after {retries} retries");
     }
+}
+
+/// Searches that take longer than a request continue with each retry. They find issuances that were given
+/// back meanwhile, even among those that they have already examined.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn searches_for_issuances_end_and_miss_no_use() {
+    let (searched, coupon, _folder) = nearly_all_redeemed().await;
+    // Each retry comes after the answer to the refund.
+    let refunded = OnceCell::new();
+    let refund = async || {
+        let address = &searched.node.address;
+        // Beside the searches, a slow machine may take longer than a request to load the coupon.
+        within(LIMIT, "the refund is answered", async || {
+            let refund = searched.client.post(format!(
+                "http://{address}/v1/issuances/{coupon}-{REFUNDED}/refund"
+            ));
+            let refund = refund
+                .bearer_auth(ADMIN_TOKEN)
+                .json(&json!({"order_id": format!("order-{REFUNDED}")}));
+            refund.send().await.unwrap().status() == 200
+        })
+        .await;
+    };
+    search_for_usable(&searched, coupon, async |_| {
+        refunded.get_or_init(&refund).await;
+    })
+    .await;
+}
+
+/// Number of uses that are stored before a search retries.
+const USES: u64 = 600;
+
+/// Makes the statement that stores the next uses of a coupon, of which so many are stored. The first one gives
+/// an issuance back.
+fn further_uses(coupon: u64, stored: u64) -> String {
+    format!(
+        "WITH RECURSIVE numbers AS (
+            SELECT {stored} + 1 AS n UNION ALL SELECT n + 1 FROM numbers WHERE n < {stored} + {USES})
+         INSERT INTO uses (coupon_id, use_sequence, sequence, kind, order_id, order_amount, discount, returns,
+                           author, used_at, reserved, redeemed, revoked, returned)
+         SELECT {coupon}, n, CASE n WHEN {ISSUANCES} THEN {REFUNDED} ELSE 2000 + n % 1000 END,
+                CASE n WHEN {ISSUANCES} THEN 'refunded' ELSE 'redeemed' END, 'order-' || n, 5, 0, 0, 'key:shop',
+                1700000000000000, 0, n, 0, 0 FROM numbers"
+    )
+}
+
+/// Searches continue however many issuances are used between their retries.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn searches_for_issuances_end_while_issuances_are_used_all_the_time() {
+    let (searched, coupon, folder) = nearly_all_redeemed().await;
+    let options = SqliteConnectOptions::new().filename(folder.path().join("data").join("firstcome.db"));
+    let shell = options.busy_timeout(LIMIT).connect().await.unwrap();
+    // The connection, the number of uses, and how many of them each search had seen when it retried last.
+    let rows = Mutex::new((shell, ISSUANCES - 1, [ISSUANCES - 1; SEARCHES_MAX]));
+    search_for_usable(&searched, coupon, async |search| {
+        let mut rows = rows.lock().await;
+        let (shell, stored, seen) = &mut *rows;
+        let seen = &mut seen[search];
+        if *seen == *stored {
+            let statement = AssertSqlSafe(further_uses(coupon, *stored));
+            sqlx::raw_sql(statement).execute(shell).await.unwrap();
+            *stored += USES;
+        }
+        *seen = *stored;
+    })
+    .await;
 }
 
 on_each_server! {

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::offer::{CouponView, Issuance};
 use crate::coupon::rows::UserCursor;
-use crate::coupon::uses::{UseState, UsedIssuance};
+use crate::coupon::uses::{UseNumber, UseState, UsedIssuance};
 use crate::ids::UserId;
 use crate::time::Timestamp;
 
@@ -36,6 +36,15 @@ pub enum IssuancesOf {
         user: Option<UserId>,
         /// Only issuances with a higher sequence.
         after: Sequence,
+    },
+    /// Those of a coupon that were used meanwhile, by sequence.
+    Used {
+        /// The coupon.
+        coupon: CouponId,
+        /// Only issuances with one of these uses, from the one after the first to the second.
+        uses: (UseNumber, UseNumber),
+        /// Only issuances with one of these sequences, from the one after the first to the second.
+        sequences: (Sequence, Sequence),
     },
 }
 
@@ -88,7 +97,9 @@ impl IssuanceQuery {
     pub(crate) fn sorted(&self, mut found: Vec<UsedIssuance>) -> Vec<UsedIssuance> {
         match self.of {
             IssuancesOf::Id(_) => {}
-            IssuancesOf::Coupon { .. } => found.sort_by_key(|used| used.issuance.id.sequence),
+            IssuancesOf::Coupon { .. } | IssuancesOf::Used { .. } => {
+                found.sort_by_key(|used| used.issuance.id.sequence);
+            }
             IssuancesOf::User { .. } => found.sort_by_key(|used| {
                 let Issuance { id, issued_at, .. } = &used.issuance;
                 Reverse((*issued_at, id.coupon, id.sequence))

@@ -15,7 +15,7 @@ use sqlx::SqliteConnection;
 
 use crate::coupon::CouponKind;
 use crate::coupon::entry::CouponRun;
-use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
+use crate::coupon::ids::{CouponId, IssuanceId};
 use crate::coupon::ledger::CouponHead;
 use crate::coupon::offer::CouponView;
 use crate::coupon::record::ChangeRow;
@@ -153,10 +153,6 @@ impl CouponSnapshot for Snapshot {
 
     async fn last_use(&self, coupon: CouponId) -> Result<UseNumber> {
         in_snapshot!(self, reads_uses::last, coupon)
-    }
-
-    async fn used_since(&self, coupon: CouponId, after: UseNumber, limit: u32) -> Result<Vec<Sequence>> {
-        in_snapshot!(self, reads_uses::since, coupon, after, limit)
     }
 
     async fn statistics(&self, query: &StatisticsQuery, so_far: Statistics) -> Result<Option<Statistics>> {

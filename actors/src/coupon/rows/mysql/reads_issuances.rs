@@ -15,16 +15,17 @@ use crate::store::columns::integer;
 use crate::store::mysql::error::on_read;
 use crate::store::mysql::{Dialect, snapshot};
 
-/// The issuances that a condition selects, with their latest uses.
+/// The issuances `i` that a condition selects, with their latest uses. `$from` is `issuances AS i` with a hint,
+/// and what it is joined to.
 macro_rules! page {
-    ($index:literal, $condition:literal, $state:expr, $order:literal) => {
+    ($from:literal, $condition:literal, $state:expr, $order:literal) => {
         concat!(
             "SELECT ",
             page_columns!(),
             " FROM (SELECT ",
             issuance_columns!(),
-            " FROM issuances AS i ",
-            $index,
+            " FROM ",
+            $from,
             " WHERE ",
             $condition,
             $state,
@@ -39,11 +40,11 @@ macro_rules! page {
 
 /// The same list for issuances in any state, and for issuances in one state.
 macro_rules! pages {
-    ($index:literal, $condition:literal, $order:literal) => {
+    ($from:literal, $condition:literal, $order:literal) => {
         [
-            page!($index, $condition, "", $order),
+            page!($from, $condition, "", $order),
             page!(
-                $index,
+                $from,
                 $condition,
                 concat!(" AND ", state_condition!("FORCE INDEX (by_issuance)", "?", "?")),
                 $order
@@ -52,30 +53,39 @@ macro_rules! pages {
     };
 }
 
-const OF_ID: &str = page!("", "i.coupon_id = ? AND i.sequence = ?", "", "");
+const OF_ID: &str = page!("issuances AS i", "i.coupon_id = ? AND i.sequence = ?", "", "");
 
 const OF_USER: [&str; 2] = pages!(
-    "FORCE INDEX (by_user)",
+    "issuances AS i FORCE INDEX (by_user)",
     "i.user_id = ? AND i.coupon_id BETWEEN ? AND ?",
     " ORDER BY i.issued_at DESC, i.coupon_id DESC, i.sequence DESC LIMIT ?"
 );
 
 const OF_USER_AFTER: [&str; 2] = pages!(
-    "FORCE INDEX (by_user)",
+    "issuances AS i FORCE INDEX (by_user)",
     "i.user_id = ? AND i.coupon_id BETWEEN ? AND ? AND (i.issued_at, i.coupon_id, i.sequence) < (?, ?, ?)",
     " ORDER BY i.issued_at DESC, i.coupon_id DESC, i.sequence DESC LIMIT ?"
 );
 
 const OF_COUPON: [&str; 2] = pages!(
-    "FORCE INDEX (PRIMARY)",
+    "issuances AS i FORCE INDEX (PRIMARY)",
     "i.coupon_id = ? AND i.sequence > ? AND i.sequence <= ?",
     " ORDER BY i.sequence LIMIT ?"
 );
 
 /// Uses the index on users: a user has few issuances, and a coupon may have a million.
 const OF_COUPON_AND_USER: [&str; 2] = pages!(
-    "FORCE INDEX (by_user)",
+    "issuances AS i FORCE INDEX (by_user)",
     "i.coupon_id = ? AND i.sequence > ? AND i.sequence <= ? AND i.user_id = ?",
+    " ORDER BY i.sequence LIMIT ?"
+);
+
+/// Reads the uses first, and then each issuance by its key.
+const OF_USED: [&str; 2] = pages!(
+    "(SELECT DISTINCT sequence AS used FROM uses FORCE INDEX (PRIMARY)
+        WHERE coupon_id = ? AND use_sequence > ? AND use_sequence <= ? AND sequence > ? AND sequence <= ?) AS n
+      STRAIGHT_JOIN issuances AS i FORCE INDEX (PRIMARY)",
+    "i.coupon_id = ? AND i.sequence = n.used",
     " ORDER BY i.sequence LIMIT ?"
 );
 
@@ -154,6 +164,21 @@ async fn found(connection: &mut MySqlConnection, query: &IssuanceQuery) -> Resul
             if let Some(user) = user {
                 statement = statement.bind(user.as_str());
             }
+            limited(statement, query)
+        }
+        IssuancesOf::Used {
+            coupon,
+            uses,
+            sequences,
+        } => {
+            let coupon = integer(coupon.get());
+            let statement = sqlx::query(text(OF_USED))
+                .bind(coupon)
+                .bind(integer(uses.0.get()))
+                .bind(integer(uses.1.get()))
+                .bind(integer(sequences.0.get()))
+                .bind(integer(sequences.1.get()))
+                .bind(coupon);
             limited(statement, query)
         }
     };

@@ -2,7 +2,7 @@
 
 use sqlx::MySqlConnection;
 
-use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
+use crate::coupon::ids::{CouponId, IssuanceId};
 use crate::coupon::rows::columns::{self as rows, use_columns};
 use crate::coupon::uses::{Use, UseNumber};
 use crate::store::Result;
@@ -12,10 +12,6 @@ use crate::store::mysql::error::on_read;
 const LAST: &str = "
 SELECT use_sequence FROM uses FORCE INDEX FOR ORDER BY (PRIMARY)
  WHERE coupon_id = ? ORDER BY coupon_id DESC, use_sequence DESC LIMIT 1";
-
-const SINCE: &str = "
-SELECT sequence FROM uses FORCE INDEX (PRIMARY)
- WHERE coupon_id = ? AND use_sequence > ? ORDER BY use_sequence LIMIT ?";
 
 const OF_ISSUANCE: &str = concat!(
     "SELECT ",
@@ -53,23 +49,4 @@ pub(super) async fn last(connection: &mut MySqlConnection, coupon: CouponId) -> 
         return Ok(UseNumber::NONE);
     };
     Ok(UseNumber::new(number(&row, "use_sequence")?))
-}
-
-/// Returns the issuances of a coupon that were used after this use, at most `limit`, in the order of their
-/// uses.
-pub(super) async fn since(
-    connection: &mut MySqlConnection,
-    coupon: CouponId,
-    after: UseNumber,
-    limit: u32,
-) -> Result<Vec<Sequence>> {
-    let found = sqlx::query(SINCE)
-        .bind(integer(coupon.get()))
-        .bind(integer(after.get()))
-        .bind(limit)
-        .fetch_all(connection)
-        .await
-        .map_err(on_read)?;
-    let sequences = found.iter().map(|row| number(row, "sequence").map(Sequence::new));
-    sequences.collect()
 }

@@ -243,7 +243,9 @@ mod tests {
     use super::*;
     use crate::coupon::offer::Phase;
     use crate::coupon::rows::CouponFilter;
-    use crate::coupon::rows::sqlite::reads_issuances::{OF_COUPON, OF_COUPON_AND_USER, OF_ID, OF_USER};
+    use crate::coupon::rows::sqlite::reads_issuances::{
+        OF_COUPON, OF_COUPON_AND_USER, OF_ID, OF_USED, OF_USER,
+    };
 
     async fn plan(connection: &mut SqliteConnection, statement: &str) -> String {
         let explained = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
@@ -272,6 +274,11 @@ mod tests {
                 "PRIMARY KEY (coupon_id=? AND sequence>? AND sequence<?)",
             ),
             (OF_COUPON_AND_USER, "(user_id=?)"),
+            (
+                OF_USED,
+                "PRIMARY KEY (coupon_id=? AND use_sequence>? AND use_sequence<?)",
+            ),
+            (OF_USED, "PRIMARY KEY (coupon_id=? AND sequence=?)"),
             (COUPONS_OF, "INTEGER PRIMARY KEY (rowid=?)"),
         ] {
             let plan = plan(&mut connection, statement).await;
@@ -291,9 +298,9 @@ mod tests {
                 plan.contains(search) && !plan.contains("SCAN"),
                 "{statement}: {plan}"
             );
-            // Only the issuances of one user are sorted.
+            // Only the issuances of one user are sorted, and those with some of the uses.
             assert!(
-                !plan.contains("TEMP B-TREE") || search.starts_with("(user_id=?"),
+                !plan.contains("TEMP B-TREE") || search.starts_with("(user_id=?") || statement == OF_USED,
                 "{statement}: {plan}"
             );
         }

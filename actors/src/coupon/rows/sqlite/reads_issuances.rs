@@ -67,6 +67,14 @@ pub(super) const OF_COUPON_AND_USER: &str = page!(
     "i.sequence"
 );
 
+/// Reads the uses first, and then each issuance by its key.
+pub(super) const OF_USED: &str = page!(
+    "i.coupon_id = ?4 AND i.sequence IN (
+         SELECT sequence FROM uses WHERE coupon_id = ?4 AND use_sequence > ?7 AND use_sequence <= ?8
+            AND +sequence > ?5 AND +sequence <= ?6)",
+    "i.sequence"
+);
+
 /// Reads a page of a list; `None` if the list is about a coupon that does not exist.
 pub(crate) async fn issuances(
     connection: &mut SqliteConnection,
@@ -145,6 +153,16 @@ async fn found(connection: &mut SqliteConnection, query: &IssuanceQuery) -> Resu
                 None => statement,
             }
         }
+        IssuancesOf::Used {
+            coupon,
+            uses,
+            sequences,
+        } => listed(OF_USED)
+            .bind(integer(coupon.get()))
+            .bind(integer(sequences.0.get()))
+            .bind(integer(sequences.1.get()))
+            .bind(integer(uses.0.get()))
+            .bind(integer(uses.1.get())),
     };
     let found = statement.fetch_all(connection).await.map_err(on_read)?;
     let found = found.iter().map(rows::used_issuance).collect::<Result<_>>()?;

@@ -2,7 +2,7 @@
 
 use sqlx::SqliteConnection;
 
-use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
+use crate::coupon::ids::{CouponId, IssuanceId};
 use crate::coupon::rows::columns::{self as rows, use_columns};
 use crate::coupon::uses::{Use, UseNumber};
 use crate::store::Result;
@@ -10,9 +10,6 @@ use crate::store::columns::{integer, number};
 use crate::store::sqlite::error::on_read;
 
 const LAST: &str = "SELECT use_sequence FROM uses WHERE coupon_id = ?1 ORDER BY use_sequence DESC LIMIT 1";
-
-const SINCE: &str = "
-SELECT sequence FROM uses WHERE coupon_id = ?1 AND use_sequence > ?2 ORDER BY use_sequence LIMIT ?3";
 
 const OF_ISSUANCE: &str = concat!(
     "SELECT ",
@@ -49,22 +46,4 @@ pub(super) async fn last(connection: &mut SqliteConnection, coupon: CouponId) ->
         return Ok(UseNumber::NONE);
     };
     Ok(UseNumber::new(number(&row, "use_sequence")?))
-}
-
-/// Returns the issuances of a coupon that were used after this use, in the order of their uses.
-pub(super) async fn since(
-    connection: &mut SqliteConnection,
-    coupon: CouponId,
-    after: UseNumber,
-    limit: u32,
-) -> Result<Vec<Sequence>> {
-    let found = sqlx::query(SINCE)
-        .bind(integer(coupon.get()))
-        .bind(integer(after.get()))
-        .bind(limit)
-        .fetch_all(connection)
-        .await
-        .map_err(on_read)?;
-    let sequences = found.iter().map(|row| number(row, "sequence").map(Sequence::new));
-    sequences.collect()
 }
