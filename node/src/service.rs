@@ -3,7 +3,7 @@
 //! [`Service`] holds the engine and everything that a request passes before it. [`auth`] authenticates
 //! principals. `issuances` issues coupons, `bulk` issues to many users, `uses` uses issuances, `exports`
 //! reads all issuances of a coupon, [`codes`] makes and reads codes of issuances, `coupons` creates, changes
-//! and reads coupons, `coupon_lists` and `issuance_lists` read lists, and `statistics` counts what happened.
+//! and reads coupons, `coupon_lists`, `issuance_lists` and `user_lists` read lists, and `statistics` counts.
 //! What many clients read at once comes from short-lived [`copies`]. [`list`] cuts pages, [`user_limit`]
 //! limits a user's rate, and `cluster` shows nodes and shards. All calls of the engine and its store go
 //! through [`engine`].
@@ -29,6 +29,7 @@ pub(crate) mod statistics;
 pub(crate) mod store;
 pub(crate) mod store_calls;
 pub(crate) mod user_limit;
+mod user_lists;
 mod uses;
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -8,6 +8,9 @@ pub mod mysql;
 mod search;
 pub mod sqlite;
 mod statistics;
+mod user_steps;
+
+use std::collections::HashMap;
 
 use async_trait::async_trait;
 
@@ -15,6 +18,7 @@ pub use self::codes::{AddSecretError, CodeRows};
 pub use self::issuances::{IssuancePage, IssuanceQuery, IssuancesOf};
 pub use self::search::{CouponFilter, CouponPage, CouponQuery};
 pub use self::statistics::{BUCKETS_MAX, Statistics, StatisticsCounts, StatisticsQuery};
+pub use self::user_steps::{UserNth, UserPlace, UserStep, UserStepPage};
 
 use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::offer::{Coupon, CouponView, Discount, Issuance, Metadata, Offer, Status};
@@ -152,8 +156,12 @@ pub trait CouponRows: CodeRows {
     /// of one moment. `None` if the list is about a coupon that does not exist.
     ///
     /// There is no index in the order of a user's list, because it would slow every issuance down. For each
-    /// page of it, all issuances of the user (and the coupon) are read and sorted.
+    /// page of it, all issuances of the user (and the coupon) are read and sorted. For users with very many
+    /// there is [`CouponSnapshot::user_step`].
     async fn issuances(&self, query: &IssuanceQuery) -> Result<Option<IssuancePage>>;
+
+    /// Returns true if the user has more issuances than this; with `coupon`, of that coupon.
+    async fn user_has_more_than(&self, user: &UserId, coupon: Option<CouponId>, count: u32) -> Result<bool>;
 
     /// Begins a snapshot, which takes a connection for as long as it exists.
     async fn snapshot(&self) -> Result<Box<dyn CouponSnapshot>>;
@@ -215,6 +223,12 @@ pub trait CouponSnapshot: Send + Sync + 'static {
 
     /// Takes one step of a search for issuances; `None` if their coupon does not exist.
     async fn issuances(&self, query: &IssuanceQuery) -> Result<Option<IssuancePage>>;
+
+    /// Takes one step through all issuances of a user.
+    async fn user_step(&self, step: &UserStep) -> Result<UserStepPage>;
+
+    /// Returns these coupons.
+    async fn coupons_of(&self, ids: &[CouponId]) -> Result<HashMap<CouponId, CouponView>>;
 
     /// Returns the number of the coupon's last use.
     async fn last_use(&self, coupon: CouponId) -> Result<UseNumber>;

@@ -81,6 +81,7 @@ macro_rules! contract {
             an_issuance_is_read_with_its_coupon
             a_snapshot_shows_the_issuances_that_were_used_meanwhile
             a_page_has_the_coupons_of_its_issuances
+            steps_through_a_users_issuances_read_each_of_them_once
         });
         contract!($database: statistics {
             statistics_count_every_row_once_by_time

@@ -2,14 +2,13 @@
 
 use actors::coupon::ids::CouponId;
 use actors::coupon::issued::Issued;
-use actors::coupon::offer::Offer;
 use actors::coupon::rows::CouponRows;
 use actors::ids::{REQUEST_KEY_BYTES_MAX, RequestKey, USER_ID_BYTES_MAX};
 use actors::store::batch::FoundRows;
 use actors::store::{EntryStore, Loaded};
 use actors::time::Timestamp;
 
-use crate::support::{Database, Owned, batch, claim, create, found, issuances, issued, loaded, offer, user};
+use crate::support::{Database, Owned, batch, found, issuances, issued, loaded, user};
 
 pub async fn a_batch_is_stored_whole_and_to_the_microsecond(database: &impl Database) {
     let store = database.store();
@@ -132,13 +131,10 @@ pub async fn a_portion_beyond_the_limit_per_user_is_left_out_as_a_whole(database
 
 pub async fn a_user_without_a_limit_has_any_number_of_issuances(database: &impl Database) {
     let store = database.store();
-    let offer = Offer {
-        per_user_limit: None,
-        ..offer(None, 1)
-    };
-    let coupon = create(&*store, offer).await;
-    let fence = claim(&*store, coupon.id.shard()).await;
-    let (unlimited, limited) = (Owned { coupon, fence }, Owned::make(&*store, None, 1).await);
+    let (unlimited, limited) = (
+        Owned::unlimited(&*store).await,
+        Owned::make(&*store, None, 1).await,
+    );
     let of_ann = |sequences: std::ops::RangeInclusive<u64>| {
         let nth = |sequence: u64| u32::try_from(sequence).unwrap();
         let rows = sequences.map(|sequence| unlimited.issuance(sequence, "ann", nth(sequence)));

@@ -77,6 +77,7 @@ on_each_server! {
         a_batch_of_many_coupons_is_read_back_in_few_statements
         no_read_of_clients_goes_through_a_whole_coupon
         nothing_goes_through_all_uses_of_a_coupon
+        a_step_goes_through_few_rows
         every_list_has_its_index
         batches_of_all_sizes_leave_no_prepared_statements
     }

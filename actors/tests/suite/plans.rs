@@ -1,9 +1,12 @@
 //! How many statements, steps and prepared statements the store needs, and which indexes its reads use.
 
 use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
-use actors::coupon::offer::Phase;
-use actors::coupon::rows::{CouponFilter, CouponQuery, CouponRows, IssuanceQuery, IssuancesOf, UserCursor};
-use actors::coupon::uses::UseNumber;
+use actors::coupon::offer::{NTH_BEYOND_LIMITS, Phase};
+use actors::coupon::rows::{
+    CouponFilter, CouponQuery, CouponRows, IssuanceQuery, IssuancesOf, UserCursor, UserNth, UserPlace,
+    UserStep,
+};
+use actors::coupon::uses::{UseNumber, UseState};
 use actors::ids::UserId;
 use actors::store::EntryStore;
 use actors::store::batch::FoundRows;
@@ -13,7 +16,7 @@ use sqlx::{AssertSqlSafe, Row};
 
 use crate::database::OnServer;
 use crate::locks::on_different_shards;
-use crate::support::{Owned, batch, found, user};
+use crate::support::{Owned, after_noon, batch, found, user};
 use crate::using;
 use testkit::servers::{ServerKind, run};
 
@@ -181,6 +184,80 @@ pub async fn nothing_goes_through_all_uses_of_a_coupon(kind: ServerKind) {
         one < 100,
         "{one} steps for the uses of one issuance, a coupon and an issuance"
     );
+}
+
+/// Stores 30 coupons, each with 100 issuances of Ann and 1,000 uses, and one of which she has 2,000. Returns the
+/// ids of the 30, and that of the last one.
+async fn issuances_of_ann(store: &MySqlStore) -> (Vec<CouponId>, CouponId) {
+    let mut ids = Vec::new();
+    for _ in 0..30 {
+        let owned = Owned::make(store, None, 100).await;
+        let rows = (1..=100).map(|nth| owned.issuance(nth, "ann", u32::try_from(nth).unwrap()));
+        let rows = batch([owned.portion(rows.collect())]);
+        assert_eq!(store.write(&rows).await.unwrap(), 100);
+        let uses = (1..=1_000).map(|number| using::reserved(&owned, number, number % 100 + 1));
+        let uses = batch([using::portion(&owned, uses.collect())]);
+        assert_eq!(store.write(&uses).await.unwrap(), 1_000);
+        ids.push(owned.id());
+    }
+    let unlimited = Owned::unlimited(store).await;
+    let rows = (1..=2_000).map(|nth| unlimited.issuance(nth, "ann", u32::try_from(nth).unwrap()));
+    let rows = batch([unlimited.portion(rows.collect())]);
+    assert_eq!(store.write(&rows).await.unwrap(), 2_000);
+    (ids, unlimited.id())
+}
+
+/// A step of a search examines as many rows as it may, however many issuances and uses there are.
+pub async fn a_step_goes_through_few_rows(kind: ServerKind) {
+    let database = OnServer::through(kind, None).await;
+    let store = &*database.store;
+    let (ids, unlimited) = issuances_of_ann(store).await;
+    let mut shell = database.shell().await;
+    run(&mut shell, "ANALYZE TABLE issuances, coupons, uses").await;
+    let snapshot = store.snapshot().await.unwrap();
+    let after = |sequence, nth| UserNth {
+        sequence: Sequence::new(sequence),
+        nth,
+    };
+    let step = |place, examine| UserStep {
+        user: user("ann"),
+        coupon: None,
+        place,
+        examine,
+    };
+    let mut before = steps(&mut shell).await;
+    let mut taken = async || {
+        let now = steps(&mut shell).await;
+        now - std::mem::replace(&mut before, now)
+    };
+    let page = snapshot
+        .user_step(&step(UserPlace::After(Some(ids[3])), 250))
+        .await;
+    assert_eq!(page.unwrap().issuances.len(), 200);
+    let of_coupons = taken().await;
+    let place = UserPlace::Within(unlimited, after(1_500, NTH_BEYOND_LIMITS));
+    let page = snapshot.user_step(&step(place, 10)).await;
+    assert_eq!(page.unwrap().issuances.len(), 10);
+    let of_one = taken().await;
+    assert!(!store.user_has_more_than(&user("ann"), None, 5_000).await.unwrap());
+    assert!(store.user_has_more_than(&user("ann"), None, 100).await.unwrap());
+    let counted = taken().await;
+    let of = IssuancesOf::Used {
+        coupon: ids[7],
+        uses: (UseNumber::new(940), UseNumber::new(950)),
+        sequences: (Sequence::NONE, Sequence::new(100)),
+    };
+    let query = IssuanceQuery {
+        state: Some(UseState::Reserved),
+        now: after_noon(0),
+        ..IssuanceQuery::all(of, 200)
+    };
+    let page = snapshot.issuances(&query).await.unwrap().unwrap();
+    assert_eq!(page.issuances.len(), 10);
+    let of_uses = taken().await;
+    println!("{of_coupons}, {of_one}, {counted} and {of_uses} steps along indexes");
+    // For the latest use of an issuance, a server may go through the uses of that issuance.
+    assert!(of_coupons < 12_000 && of_one < 600 && counted < 5_200 && of_uses < 500);
 }
 
 /// Returns the reads of this table that the server executed since its log was last emptied.

@@ -135,6 +135,17 @@ impl Owned {
         Self { coupon, fence }
     }
 
+    /// Makes a coupon of which a user may have any number.
+    pub async fn unlimited(store: &dyn CouponStore) -> Self {
+        let offer = Offer {
+            per_user_limit: None,
+            ..offer(None, 1)
+        };
+        let coupon = create(store, offer).await;
+        let fence = claim(store, coupon.id.shard()).await;
+        Self { coupon, fence }
+    }
+
     pub fn id(&self) -> CouponId {
         self.coupon.id
     }

@@ -214,7 +214,7 @@ pub(super) async fn list_of_user(service: &Service, call: &Call) -> Answer {
     })?;
     // A missing user id is an error of the query.
     let user = user.ok_or_else(|| RequestError::invalid("user_id", "is missing"))?;
-    let list = service.issuances_of_user((user, None), options, after, limit);
+    let list = service.issuances_of_user(call.head.client, (user, None), options, after, limit);
     Ok(page(&list.await?, service.codes()))
 }
 

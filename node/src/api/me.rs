@@ -45,6 +45,6 @@ pub(super) async fn issuances(service: &Service, call: &Call) -> Answer {
         let options = list_options(query);
         (of_coupon(query), options, cursor(query), limit(query))
     })?;
-    let list = service.issuances_of_user((user, coupon), options, after, limit);
+    let list = service.issuances_of_user(call.head.client, (user, coupon), options, after, limit);
     Ok(page(&list.await?, service.codes()))
 }

@@ -52,8 +52,9 @@ section! {
         /// Number of issue requests that each user may send at once.
         user_burst: Option<NonZeroU32> = None, "number", unset = "the requests of one second, at least 1";
         /// Maximum number of searches for one client address at the same time: lists of coupons, lists of a
-        /// coupon's issuances by state, and statistics; further ones are answered `RATE_LIMITED`. Lists that
-        /// were read within the last second do not count. An IPv6 client is its /64.
+        /// coupon's issuances by state, lists of users with more than 10,000 issuances, and statistics;
+        /// further ones are answered `RATE_LIMITED`. Lists that were read within the last second do not
+        /// count. An IPv6 client is its /64.
         client_lists: usize = 8, "number", check = at_least_one;
         /// Maximum number of exports of issuances (`.csv`, `.ndjson`) in progress on the node; further
         /// exports are answered `OVERLOADED`.

@@ -162,6 +162,16 @@ impl CouponEngine {
         self.0.rows().issuances(query).await
     }
 
+    /// Returns true if the user has more issuances than this; with `coupon`, of that coupon.
+    pub(super) async fn user_has_more_than(
+        &self,
+        user: &UserId,
+        coupon: Option<CouponId>,
+        count: u32,
+    ) -> StoreResult<bool> {
+        self.0.rows().user_has_more_than(user, coupon, count).await
+    }
+
     /// Reads up to `limit` uses of an issuance, oldest first; `None` if the issuance does not exist.
     pub(super) async fn uses_of(
         self,

@@ -1,5 +1,5 @@
-//! Lists of issuances: of a user, and of a coupon, by state, with quotes and with the coupon. Everything that
-//! one page shows is of one moment, after the request.
+//! Lists of issuances: of a coupon, and what they have in common with those of a user (`user_lists`): states,
+//! quotes and coupons. Everything that one page shows is of one moment, after the request.
 //!
 //! A list of a whole coupon by state is a search, as a list of coupons is: it takes steps until its page is
 //! full, in turn with other searches and within the same bounds.
@@ -17,7 +17,7 @@ use actors::time::{self, Timestamp};
 
 use super::coupon_lists::{FRUITLESS_TIME_MAX, SEARCH_TIME_MAX};
 use super::engine::{
-    CouponEngine, CouponView, IssuancePage, IssuanceQuery, IssuancesOf, Refusal, StoreResult, UserCursor,
+    CouponEngine, CouponView, IssuancePage, IssuanceQuery, IssuancesOf, Refusal, StoreResult,
 };
 use super::issuance_progress::{Examined, IssuanceProgress, ListKey};
 use super::list::Page;
@@ -54,6 +54,21 @@ pub(crate) struct IssuanceList<C> {
 }
 
 impl<C> IssuanceList<C> {
+    /// Makes a list of a page with these coupons.
+    pub(super) fn new(
+        page: Page<UsedIssuance, C>,
+        now: Timestamp,
+        coupons: HashMap<CouponId, CouponView>,
+        options: IssuanceListOptions,
+    ) -> Self {
+        Self {
+            page,
+            now,
+            coupons,
+            options,
+        }
+    }
+
     /// Returns the coupon of an issuance, if coupons were asked for.
     pub(crate) fn coupon(&self, used: &UsedIssuance) -> Option<&CouponView> {
         let coupon = self.coupons.get(&used.issuance.id.coupon);
@@ -78,7 +93,9 @@ pub(super) fn quote(view: &CouponView, used: &UsedIssuance, now: Timestamp, amou
 }
 
 impl IssuanceListOptions {
-    fn query(self, of: IssuancesOf, limit: u32) -> IssuanceQuery {
+    /// Returns the query for a page with up to `limit` issuances, and one more that shows whether there is a
+    /// next page.
+    pub(super) fn query(self, of: IssuancesOf, limit: u32) -> IssuanceQuery {
         IssuanceQuery {
             of,
             state: self.state,
@@ -118,34 +135,7 @@ impl Service {
         };
         let mut page = Page::cut(found.issuances, limit);
         page.next = page.next.or(found.next);
-        Ok(IssuanceList {
-            page,
-            now,
-            coupons: found.coupons,
-            options,
-        })
-    }
-
-    /// Reads a page of a user's issuances, newest first. If `coupon` is given, reads only issuances of that
-    /// coupon.
-    pub(crate) async fn issuances_of_user(
-        &self,
-        (user, coupon): (UserId, Option<CouponId>),
-        options: IssuanceListOptions,
-        after: Option<UserCursor>,
-        limit: u32,
-    ) -> Result<IssuanceList<UserCursor>, Error> {
-        let engine = self.engine()?.clone();
-        let query = options.query(IssuancesOf::User { user, coupon, after }, limit);
-        let now = query.now;
-        let found = self.read(async move { engine.issuances(&query).await }).await?;
-        let found = found.unwrap_or_default();
-        Ok(IssuanceList {
-            page: Page::cut(found.issuances, limit),
-            now,
-            coupons: found.coupons,
-            options,
-        })
+        Ok(IssuanceList::new(page, now, found.coupons, options))
     }
 }
 
@@ -162,11 +152,9 @@ async fn search(
         return Ok(page.map(|page| (page, query.now)));
     };
     let begun = Instant::now();
+    let key = (coupon, state, after);
     // The snapshot begins after the progress was read, so it shows every use that the progress knows.
-    let (key, examined) = (
-        (coupon, state, after),
-        progress.find(&(coupon, state, after), time::moment()),
-    );
+    let examined = progress.find(&key, time::moment());
     let snapshot = snapshots.join(engine).await?;
     query.now = snapshot.now();
     let search = Search {

@@ -8,17 +8,20 @@ use actors::cluster::membership::life_record::LifeRecord;
 use actors::coupon::ids::CouponId;
 use actors::coupon::offer::{Offer, Status};
 use actors::engine::Options;
-use actors::ids::RequestKey;
+use actors::ids::{RequestKey, UserId};
 use actors::store::sqlite::{self, SqliteStore};
 use actors::time;
 use actors::trace::Spans;
 use secrecy::SecretString;
 use serde_json::{Value, json};
+use sqlx::ConnectOptions;
+use sqlx::sqlite::SqliteConnectOptions;
 use std::net::Ipv4Addr;
 use tokio::net::TcpListener;
 
 use super::auth::{KeyRing, UserSource};
 use super::engine::{CouponFilter, NewCoupon, StatisticsQuery};
+use super::issuance_lists::IssuanceListOptions;
 use super::list::PAGE_BYTES_MAX;
 use super::store_calls::STORE_CALLS_MAX;
 use crate::api::routes;
@@ -246,6 +249,47 @@ async fn a_list_of_long_coupons_takes_no_more_memory_than_a_page() {
         let page = list.page(40);
         assert_eq!(page.next, page.items.last().map(|view| view.coupon.id));
     }
+}
+
+/// A list that takes several statements counts as a search of its client.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_list_of_a_user_with_very_many_issuances_is_a_search() {
+    let (config, folder) = (Config::default(), tempfile::tempdir().unwrap());
+    let service = service(&config);
+    start_engine(&service, &config, folder.path()).await;
+    let unlimited = Offer {
+        per_user_limit: None,
+        ..Offer::titled("Coupon")
+    };
+    let (coupon, _) = service
+        .create_coupon(new_coupon(unlimited), "admin")
+        .await
+        .unwrap();
+    let options = SqliteConnectOptions::new().filename(folder.path().join("test.db"));
+    let mut shell = options.connect().await.unwrap();
+    let issuances =
+        "WITH RECURSIVE numbers AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM numbers WHERE n < 20001)
+         INSERT INTO issuances (coupon_id, sequence, user_id, nth, request_key, issued_at)
+         SELECT ?1, n, iif(n <= 10001, 'many', 'few'), iif(n <= 10001, n, n - 10001), 'key', n FROM numbers";
+    let inserted = sqlx::query(issuances)
+        .bind(i64::try_from(coupon.coupon.id.get()).unwrap())
+        .execute(&mut shell)
+        .await;
+    assert_eq!(inserted.unwrap().rows_affected(), 20_001);
+    let client = IpAddr::from(Ipv4Addr::LOCALHOST);
+    let list = async |user: &str| {
+        let user = UserId::parse(user).unwrap();
+        let options = IssuanceListOptions::default();
+        let list = service.issuances_of_user(client, (user, None), options, None, 10);
+        list.await.map(|list| list.page.items.len())
+    };
+    let places: Vec<_> = (0..config.limits.client_lists)
+        .map(|_| service.lists.admit(client, true).unwrap())
+        .collect();
+    assert!(matches!(list("few").await, Ok(10)));
+    assert!(matches!(list("many").await, Err(Error::RateLimited(_))));
+    drop(places);
+    assert!(matches!(list("many").await, Ok(10)));
 }
 
 #[tokio::test]

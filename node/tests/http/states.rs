@@ -271,6 +271,54 @@ async fn one_usable_issuance_of_ten_thousand_is_on_the_first_page() {
     }
 }
 
+/// The list of a user with so many issuances takes several steps for each page: within a coupon of which the user
+/// has very many, and through the other coupons.
+#[tokio::test]
+async fn the_list_of_a_user_with_very_many_issuances_is_whole() {
+    const COUNT: u32 = 10_500;
+    let node = TestNode::start().await;
+    let mut others = Vec::new();
+    for _ in 0..2 {
+        let coupon = node.coupon(json!({})).await;
+        others.push(node.issue("alice", coupon).await.body["id"].clone());
+    }
+    let coupon = node.coupon(json!({"per_user_limit": null})).await;
+    store_redeemed(&node, coupon, COUNT, "'alice'", &[17, 9_000]).await;
+    others.reverse();
+    // The other coupons were issued later.
+    let mut usable = others.clone();
+    usable.extend([9_000, 17].map(|sequence| json!(format!("{coupon}-{sequence}"))));
+    for list in &lists(coupon)[..2] {
+        let query = with(list, "state=usable&order_amount=20000&expand=coupon");
+        let all = get(&node, &query).await;
+        all.assert_list("id", &usable, false);
+        for item in all.body["items"].as_array().unwrap() {
+            assert_eq!(item["coupon"]["id"], item["coupon_id"]);
+            assert_eq!(item["quote"]["usable"], true);
+        }
+        let first = get(&node, &format!("{query}&limit=3")).await;
+        first.assert_list("id", &usable[..3], true);
+        let rest = get(&node, &format!("{query}&limit=3&cursor={}", first.next_cursor())).await;
+        rest.assert_list("id", &usable[3..], false);
+        let first = get(&node, &with(list, "limit=4")).await;
+        let newest = [COUNT, COUNT - 1].map(|sequence| json!(format!("{coupon}-{sequence}")));
+        first.assert_list("id", &[&others[..], &newest].concat(), true);
+        let next = get(
+            &node,
+            &with(list, &format!("limit=200&cursor={}", first.next_cursor())),
+        )
+        .await;
+        let expected = (0..200).map(|back| json!(format!("{coupon}-{}", COUNT - 2 - back)));
+        next.assert_list("id", &expected.collect::<Vec<_>>(), true);
+    }
+    let of_coupon = get(
+        &node,
+        &format!("/v1/me/issuances?coupon_id={coupon}&state=usable"),
+    )
+    .await;
+    of_coupon.assert_list("id", &usable[2..], false);
+}
+
 /// A list of a whole coupon by state takes several steps, and fills its page however far apart the issuances
 /// are.
 #[tokio::test]

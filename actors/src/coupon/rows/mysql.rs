@@ -11,6 +11,8 @@ mod reads_statistics;
 mod reads_uses;
 mod write;
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 use sqlx::MySqlConnection;
 
@@ -23,10 +25,11 @@ use crate::coupon::offer::CouponView;
 use crate::coupon::record::ChangeRow;
 use crate::coupon::rows::{
     CouponPage, CouponQuery, CouponRows, CouponSnapshot, Created, IssuancePage, IssuanceQuery, NewCoupon,
-    Statistics, StatisticsQuery,
+    Statistics, StatisticsQuery, UserStep, UserStepPage,
 };
 use crate::coupon::tail::{Tail, TailCursor};
 use crate::coupon::uses::{Use, UseNumber};
+use crate::ids::UserId;
 use crate::store::Result;
 use crate::store::batch::{FoundRows, Portion};
 use crate::store::mysql::snapshot::{Snapshot, in_snapshot};
@@ -117,6 +120,19 @@ impl CouponRows for MySqlStore {
         framed!(READ, readers, self, reads_issuances::issuances, dialect, &query)
     }
 
+    async fn user_has_more_than(&self, user: &UserId, coupon: Option<CouponId>, count: u32) -> Result<bool> {
+        let user = user.clone();
+        framed!(
+            READ,
+            readers,
+            self,
+            reads_issuances::user_has_more_than,
+            &user,
+            coupon,
+            count
+        )
+    }
+
     async fn snapshot(&self) -> Result<Box<dyn CouponSnapshot>> {
         let inner = self.inner.clone();
         let begun = uninterrupted(async move { Snapshot::begin(&inner.readers).await }).await;
@@ -151,6 +167,16 @@ impl CouponSnapshot for MySqlSnapshot {
     async fn issuances(&self, query: &IssuanceQuery) -> Result<Option<IssuancePage>> {
         let (dialect, query) = (self.dialect, query.clone());
         in_snapshot!(self.snapshot, reads_issuances::step, dialect, &query)
+    }
+
+    async fn user_step(&self, step: &UserStep) -> Result<UserStepPage> {
+        let step = step.clone();
+        in_snapshot!(self.snapshot, reads_issuances::user_step, &step)
+    }
+
+    async fn coupons_of(&self, ids: &[CouponId]) -> Result<HashMap<CouponId, CouponView>> {
+        let (dialect, ids) = (self.dialect, ids.to_vec());
+        in_snapshot!(self.snapshot, reads::coupons_of, dialect, &ids)
     }
 
     async fn last_use(&self, coupon: CouponId) -> Result<UseNumber> {

@@ -10,6 +10,8 @@ mod reads_uses;
 mod write;
 mod write_uses;
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 use sqlx::SqliteConnection;
 
@@ -21,10 +23,11 @@ use crate::coupon::offer::CouponView;
 use crate::coupon::record::ChangeRow;
 use crate::coupon::rows::{
     CouponPage, CouponQuery, CouponRows, CouponSnapshot, Created, IssuancePage, IssuanceQuery, NewCoupon,
-    Statistics, StatisticsQuery,
+    Statistics, StatisticsQuery, UserStep, UserStepPage,
 };
 use crate::coupon::tail::{Tail, TailCursor};
 use crate::coupon::uses::{Use, UseNumber};
+use crate::ids::UserId;
 use crate::store::Result;
 use crate::store::batch::{FoundRows, Portion};
 use crate::store::sqlite::snapshot::{Snapshot, in_snapshot};
@@ -115,6 +118,19 @@ impl CouponRows for SqliteStore {
         framed!(read_limited, reader, self, reads_issuances::issuances, &query)
     }
 
+    async fn user_has_more_than(&self, user: &UserId, coupon: Option<CouponId>, count: u32) -> Result<bool> {
+        let user = user.clone();
+        framed!(
+            read_limited,
+            reader,
+            self,
+            reads_issuances::user_has_more_than,
+            &user,
+            coupon,
+            count
+        )
+    }
+
     async fn snapshot(&self) -> Result<Box<dyn CouponSnapshot>> {
         let inner = self.inner.clone();
         let snapshot =
@@ -149,6 +165,16 @@ impl CouponSnapshot for Snapshot {
     async fn issuances(&self, query: &IssuanceQuery) -> Result<Option<IssuancePage>> {
         let query = query.clone();
         in_snapshot!(self, reads_issuances::step, &query)
+    }
+
+    async fn user_step(&self, step: &UserStep) -> Result<UserStepPage> {
+        let step = step.clone();
+        in_snapshot!(self, reads_issuances::user_step, &step)
+    }
+
+    async fn coupons_of(&self, ids: &[CouponId]) -> Result<HashMap<CouponId, CouponView>> {
+        let ids = ids.to_vec();
+        in_snapshot!(self, reads::coupons_of, &ids)
     }
 
     async fn last_use(&self, coupon: CouponId) -> Result<UseNumber> {

@@ -35,7 +35,7 @@ pub(super) const MINE: Operation = Operation {
     parameters: &["coupon_id", "state", "order_amount", "expand", "limit", "cursor"],
     body: None,
     success: json(200, "IssuancePage", &[]),
-    problems: &[CREDENTIALS, &["INVALID"], STORE],
+    problems: &[CREDENTIALS, &["INVALID", "RATE_LIMITED"], STORE],
 };
 
 /// Lists the issuances of any user.

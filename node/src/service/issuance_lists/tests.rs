@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use actors::coupon::ids::IssuanceId;
 use actors::coupon::offer::Issuance;
-use actors::coupon::rows::CouponSnapshot;
+use actors::coupon::rows::{CouponSnapshot, UserStep, UserStepPage};
 use actors::ids::RequestKey;
 use async_trait::async_trait;
 
@@ -72,6 +72,14 @@ impl CouponSnapshot for Rows {
             next: next.map(Sequence::new),
             ..IssuancePage::default()
         }))
+    }
+
+    async fn user_step(&self, _: &UserStep) -> StoreResult<UserStepPage> {
+        unreachable!("no user is asked for")
+    }
+
+    async fn coupons_of(&self, _: &[CouponId]) -> StoreResult<HashMap<CouponId, CouponView>> {
+        unreachable!("a search reads its coupons with its issuances")
     }
 
     async fn last_use(&self, _: CouponId) -> StoreResult<UseNumber> {

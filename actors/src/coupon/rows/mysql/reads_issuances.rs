@@ -1,15 +1,17 @@
 //! Lists of issuances. Each list is one statement, which joins the latest uses.
 
-use sqlx::mysql::MySqlArguments;
+use sqlx::mysql::{MySqlArguments, MySqlRow};
 use sqlx::query::Query;
 use sqlx::{MySql, MySqlConnection};
 
 use super::reads::{coupon, coupons_of};
+use crate::coupon::ids::CouponId;
 use crate::coupon::rows::columns::{
     self as rows, coupon_range, issuance_columns, page_columns, state_condition,
 };
-use crate::coupon::rows::{IssuancePage, IssuanceQuery, IssuancesOf};
+use crate::coupon::rows::{IssuancePage, IssuanceQuery, IssuancesOf, UserPlace, UserStep, UserStepPage};
 use crate::coupon::uses::UsedIssuance;
+use crate::ids::UserId;
 use crate::store::Result;
 use crate::store::columns::integer;
 use crate::store::mysql::error::on_read;
@@ -89,6 +91,34 @@ const OF_USED: [&str; 2] = pages!(
     " ORDER BY i.sequence LIMIT ?"
 );
 
+/// The issuances of the lowest coupons.
+const OF_USER_BY_COUPON: &str = page!(
+    "issuances AS i FORCE INDEX (by_user)",
+    "i.user_id = ? AND i.coupon_id BETWEEN ? AND ?",
+    "",
+    " ORDER BY i.coupon_id, i.nth LIMIT ?"
+);
+
+/// Those within the limits, which have a number.
+const OF_USER_NUMBERED: &str = page!(
+    "issuances AS i FORCE INDEX (by_user)",
+    "i.user_id = ? AND i.coupon_id = ? AND i.nth > ?",
+    "",
+    " ORDER BY i.nth LIMIT ?"
+);
+
+/// Those beyond the limits, which were issued later.
+const OF_USER_UNNUMBERED: &str = page!(
+    "issuances AS i FORCE INDEX (by_user)",
+    "i.user_id = ? AND i.coupon_id = ? AND i.nth IS NULL AND i.sequence > ?",
+    "",
+    " ORDER BY i.sequence LIMIT ?"
+);
+
+const OF_USER_BEYOND: &str = "
+SELECT coupon_id FROM issuances FORCE INDEX (by_user)
+ WHERE user_id = ? AND coupon_id BETWEEN ? AND ? ORDER BY coupon_id, nth LIMIT 1 OFFSET ?";
+
 /// Reads a page of a list; `None` if the list is about a coupon that does not exist.
 pub(crate) async fn issuances(
     connection: &mut MySqlConnection,
@@ -132,6 +162,59 @@ pub(crate) async fn step(
         page.coupons = coupons_of(connection, dialect, &ids).await?;
     }
     Ok(Some(page))
+}
+
+/// Returns true if the user has more issuances than this.
+pub(crate) async fn user_has_more_than(
+    connection: &mut MySqlConnection,
+    user: &UserId,
+    coupon: Option<CouponId>,
+    count: u32,
+) -> Result<bool> {
+    let (lowest, highest) = coupon_range(coupon);
+    let beyond = sqlx::query(OF_USER_BEYOND)
+        .bind(user.as_str())
+        .bind(lowest)
+        .bind(highest)
+        .bind(count)
+        .fetch_optional(connection)
+        .await;
+    Ok(beyond.map_err(on_read)?.is_some())
+}
+
+/// Takes one step through all issuances of a user, in a snapshot that its caller has begun.
+pub(crate) async fn user_step(connection: &mut MySqlConnection, step: &UserStep) -> Result<UserStepPage> {
+    let user = step.user.as_str();
+    let (coupon, after) = match step.place {
+        UserPlace::Within(coupon, after) => (coupon, after),
+        UserPlace::After(after) => {
+            let (lowest, highest) = step.coupons(after);
+            let statement = sqlx::query(OF_USER_BY_COUPON)
+                .bind(user)
+                .bind(lowest)
+                .bind(highest);
+            let found = statement.bind(step.limit()).fetch_all(connection).await;
+            return Ok(step.of_whole_coupons(used(&found.map_err(on_read)?)?));
+        }
+    };
+    let id = integer(coupon.get());
+    let numbered = sqlx::query(OF_USER_NUMBERED).bind(user).bind(id).bind(after.nth);
+    let numbered = numbered.bind(step.examine).fetch_all(&mut *connection).await;
+    let mut found = used(&numbered.map_err(on_read)?)?;
+    // It has read at most as many as it may.
+    let left = step.examine - found.len() as u32;
+    if left > 0 {
+        let others = sqlx::query(OF_USER_UNNUMBERED).bind(user).bind(id);
+        let others = others.bind(integer(after.sequence.get())).bind(left);
+        let others = others.fetch_all(connection).await.map_err(on_read)?;
+        found.extend(used(&others)?);
+    }
+    found.sort_unstable_by_key(|used| used.issuance.id.sequence);
+    Ok(step.within(coupon, found))
+}
+
+fn used(rows: &[MySqlRow]) -> Result<Vec<UsedIssuance>> {
+    rows.iter().map(rows::used_issuance).collect()
 }
 
 async fn found(connection: &mut MySqlConnection, query: &IssuanceQuery) -> Result<Vec<UsedIssuance>> {
@@ -183,8 +266,7 @@ async fn found(connection: &mut MySqlConnection, query: &IssuanceQuery) -> Resul
         }
     };
     let found = statement.fetch_all(connection).await.map_err(on_read)?;
-    let found = found.iter().map(rows::used_issuance).collect::<Result<_>>()?;
-    Ok(query.sorted(found))
+    Ok(query.sorted(used(&found)?))
 }
 
 /// Binds the values of the state and the limit.

@@ -3,12 +3,13 @@
 use sqlx::{Connection, SqliteConnection};
 
 use super::reads::{coupon, coupons_of};
-use crate::coupon::ids::Sequence;
+use crate::coupon::ids::{CouponId, Sequence};
 use crate::coupon::rows::columns::{
     self as rows, coupon_range, issuance_columns, page_columns, state_condition,
 };
-use crate::coupon::rows::{IssuancePage, IssuanceQuery, IssuancesOf};
+use crate::coupon::rows::{IssuancePage, IssuanceQuery, IssuancesOf, UserPlace, UserStep, UserStepPage};
 use crate::coupon::uses::{UseState, UsedIssuance};
+use crate::ids::UserId;
 use crate::store::Result;
 use crate::store::columns::integer;
 use crate::store::sqlite::error::on_read;
@@ -75,6 +76,19 @@ pub(super) const OF_USED: &str = page!(
     "i.sequence"
 );
 
+/// The issuances of the lowest coupons, in any state.
+pub(super) const OF_USER_BY_COUPON: &str = page!(
+    "i.user_id = ?4 AND i.coupon_id BETWEEN ?5 AND ?6",
+    "i.coupon_id, i.nth"
+);
+
+/// The issuances of one coupon, in any state.
+pub(super) const OF_USER_WITHIN: &str = page!("i.user_id = ?4 AND i.coupon_id = ?5 AND i.nth > ?6", "i.nth");
+
+pub(super) const OF_USER_BEYOND: &str = "
+SELECT coupon_id FROM issuances WHERE user_id = ?1 AND coupon_id BETWEEN ?2 AND ?3
+ ORDER BY coupon_id, nth LIMIT 1 OFFSET ?4";
+
 /// Reads a page of a list; `None` if the list is about a coupon that does not exist.
 pub(crate) async fn issuances(
     connection: &mut SqliteConnection,
@@ -116,6 +130,57 @@ pub(crate) async fn step(
         page.coupons = coupons_of(connection, &ids).await?;
     }
     Ok(Some(page))
+}
+
+/// Returns true if the user has more issuances than this.
+pub(crate) async fn user_has_more_than(
+    connection: &mut SqliteConnection,
+    user: &UserId,
+    coupon: Option<CouponId>,
+    count: u32,
+) -> Result<bool> {
+    let (lowest, highest) = coupon_range(coupon);
+    let beyond = sqlx::query(OF_USER_BEYOND)
+        .bind(user.as_str())
+        .bind(lowest)
+        .bind(highest)
+        .bind(count)
+        .fetch_optional(connection)
+        .await;
+    Ok(beyond.map_err(on_read)?.is_some())
+}
+
+/// Takes one step through all issuances of a user, in a snapshot that its caller has begun.
+pub(crate) async fn user_step(connection: &mut SqliteConnection, step: &UserStep) -> Result<UserStepPage> {
+    let statement = match step.place {
+        UserPlace::After(_) => OF_USER_BY_COUPON,
+        UserPlace::Within(..) => OF_USER_WITHIN,
+    };
+    // All states, so the time does not matter.
+    let statement = sqlx::query(statement)
+        .bind(0)
+        .bind(None::<&str>)
+        .bind(match step.place {
+            UserPlace::After(_) => step.limit(),
+            UserPlace::Within(..) => step.examine,
+        })
+        .bind(step.user.as_str());
+    let statement = match step.place {
+        UserPlace::After(after) => {
+            let (lowest, highest) = step.coupons(after);
+            statement.bind(lowest).bind(highest)
+        }
+        UserPlace::Within(coupon, after) => statement.bind(integer(coupon.get())).bind(after.nth),
+    };
+    let found = statement.fetch_all(connection).await.map_err(on_read)?;
+    let mut found: Vec<UsedIssuance> = found.iter().map(rows::used_issuance).collect::<Result<_>>()?;
+    match step.place {
+        UserPlace::After(_) => Ok(step.of_whole_coupons(found)),
+        UserPlace::Within(coupon, _) => {
+            found.sort_unstable_by_key(|used| used.issuance.id.sequence);
+            Ok(step.within(coupon, found))
+        }
+    }
 }
 
 async fn found(connection: &mut SqliteConnection, query: &IssuanceQuery) -> Result<Vec<UsedIssuance>> {
