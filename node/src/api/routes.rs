@@ -13,8 +13,13 @@ use warp::reply::Response;
 use warp::{Filter, Rejection};
 
 mod bulk;
+mod coupons;
+mod issuances;
 mod lists;
+mod operators;
+mod shared;
 mod table;
+mod uses;
 
 pub(super) use self::table::ROUTES;
 

@@ -1,6 +1,6 @@
 //! The operations on many issuances at once.
 
-use super::table::{BODY, CREDENTIALS, OWNER, STORE, json, text};
+use super::shared::{BODY, CREDENTIALS, OWNER, STORE, json, text};
 use super::{Access, Body, Operation, Success, Verb};
 use crate::api::{bulk, exports};
 

@@ -1,6 +1,6 @@
 //! The operations that read issuances of a user or of a coupon, and count them.
 
-use super::table::{CREDENTIALS, STORE, json};
+use super::shared::{CREDENTIALS, STORE, json};
 use super::{Access, Operation, Verb};
 use crate::api::{issuances, me, statistics};
 
