@@ -12,7 +12,6 @@ use super::list::{self, cursor, limit};
 use super::{Answer, principal};
 use crate::http::call::Call;
 use crate::http::json::Text;
-use crate::http::query::Query;
 use crate::service::Service;
 use crate::service::auth::Principal;
 use crate::service::list::ChangeCursor;
@@ -89,7 +88,7 @@ pub(super) fn record(
 pub(super) async fn list(service: &Service, call: &Call) -> Answer {
     principal(service, call)?.require_reader()?;
     let coupon = coupon_id(call.parameter())?;
-    let (after, limit) = Query::read(&call.head, |query| (cursor::<ChangeCursor>(query), limit(query)))?;
+    let (after, limit) = call.query(|query| (cursor::<ChangeCursor>(query), limit(query)))?;
     let page = service.changes(coupon, after, limit).await?;
     Ok(list::response(&page, ChangeBody::from))
 }

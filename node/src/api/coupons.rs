@@ -18,7 +18,6 @@ use super::{Answer, changes, principal, request_key, set_header, set_replayed};
 use crate::http::call::Call;
 use crate::http::json;
 use crate::http::problem::RequestError;
-use crate::http::query::Query;
 use crate::service::Service;
 use crate::service::auth::Principal;
 use crate::service::engine::{Change, ChangeRequest, CouponFilter, NewCoupon};
@@ -31,7 +30,7 @@ pub(super) fn coupon_id(text: &str) -> Result<CouponId, RequestError> {
 /// `GET /v1/coupons`
 pub(super) async fn list(service: &Service, call: &Call) -> Answer {
     principal(service, call)?;
-    let (filter, before, limit) = Query::read(&call.head, |query| {
+    let (filter, before, limit) = call.query(|query| {
         let phase = query.get(
             "phase",
             "must be scheduled, live, sold_out, paused, ended or closed",

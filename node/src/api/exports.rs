@@ -16,7 +16,6 @@ use super::coupons::coupon_id;
 use super::issuances::IssuanceBody;
 use super::{Answer, principal, set_header};
 use crate::http::call::Call;
-use crate::http::query::Query;
 use crate::http::streamed::{self, BrokenOff};
 use crate::service::Service;
 use crate::service::codes::Codes;
@@ -94,9 +93,7 @@ pub(super) async fn ndjson(service: &Service, call: &Call) -> Answer {
 async fn export(service: &Service, call: &Call, format: Format) -> Answer {
     principal(service, call)?.require_reader_or_service()?;
     let coupon = coupon_id(call.parameter())?;
-    let after = Query::read(&call.head, |query| {
-        query.get("after_sequence", "must be a whole number", whole_number)
-    })?;
+    let after = call.query(|query| query.get("after_sequence", "must be a whole number", whole_number))?;
     let mut export = service.export(coupon, Sequence::new(after.unwrap_or(0))).await?;
     // The first portion is read before the response begins, so that a database that is away is answered as
     // usual. The response to HEAD has no body.

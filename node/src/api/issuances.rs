@@ -194,7 +194,7 @@ fn user_id(value: &Value) -> Result<UserId, RequestError> {
 pub(super) async fn list(service: &Service, call: &Call) -> Answer {
     principal(service, call)?.require_reader()?;
     let coupon = coupon_id(call.parameter())?;
-    let (user, options, after, limit) = Query::read(&call.head, |query| {
+    let (user, options, after, limit) = call.query(|query| {
         let user = query.get("user_id", "must be a user id", |text| UserId::parse(text).ok());
         let after = query.get("after_sequence", "must be a whole number", whole_number);
         let after = cursor(query).or(after.map(Sequence::new));
@@ -208,7 +208,7 @@ pub(super) async fn list(service: &Service, call: &Call) -> Answer {
 /// `GET /v1/issuances`
 pub(super) async fn list_of_user(service: &Service, call: &Call) -> Answer {
     principal(service, call)?.require_reader_or_service()?;
-    let (user, options, after, limit) = Query::read(&call.head, |query| {
+    let (user, options, after, limit) = call.query(|query| {
         let user = query.required("user_id", "must be a user id", |text| UserId::parse(text).ok());
         (user, list_options(query), cursor(query), limit(query))
     })?;

@@ -67,18 +67,11 @@ pub(super) fn cursor<C: Cursor>(query: &mut Query) -> Option<C> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::head::Head;
     use crate::http::problem::RequestError;
     use actors::coupon::ids::{CouponId, Sequence};
-    use http::{HeaderMap, Method};
-    use std::net::Ipv4Addr;
 
     fn read<T>(text: &str, read: impl FnOnce(&mut Query) -> T) -> Result<T, RequestError> {
-        let peer = Ipv4Addr::LOCALHOST.into();
-        Query::read(
-            &Head::new(Method::GET, text.to_owned(), HeaderMap::new(), peer),
-            read,
-        )
+        Query::read(text, &[], read)
     }
 
     #[test]

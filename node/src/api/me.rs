@@ -9,7 +9,6 @@ use super::list::{cursor, limit};
 use super::{Answer, principal};
 use crate::http::call::Call;
 use crate::http::json;
-use crate::http::query::Query;
 use crate::service::Service;
 
 /// A principal as the API writes it.
@@ -41,7 +40,7 @@ pub(super) fn read(service: &Service, call: &Call) -> Answer {
 pub(super) async fn issuances(service: &Service, call: &Call) -> Answer {
     let principal = principal(service, call)?;
     let user = principal.require_user()?.clone();
-    let (coupon, options, after, limit) = Query::read(&call.head, |query| {
+    let (coupon, options, after, limit) = call.query(|query| {
         let options = list_options(query);
         (of_coupon(query), options, cursor(query), limit(query))
     })?;

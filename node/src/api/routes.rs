@@ -32,7 +32,6 @@ use crate::http::body::BODY_BYTES_MAX;
 use crate::http::call::Call;
 use crate::http::head::Head;
 use crate::http::problem::RequestError;
-use crate::http::query;
 use crate::http::route_metrics::RouteMetrics;
 use crate::http::template;
 use crate::service::auth::{Principal, TokenRefusal};
@@ -267,9 +266,11 @@ impl Operation {
         self.body.is_some_and(|body| body.schema == "BulkIssueRequest")
     }
 
-    /// Checks the names of the query, and calls the handler.
+    /// Calls the handler, which reads the query if the operation has parameters there.
     async fn attempt(&self, service: &Service, call: &Call) -> Answer {
-        if let Err(error) = query::check_names(&call.head.query, self.query_parameters()) {
+        if self.query_parameters().next().is_none()
+            && let Err(error) = call.query(|_| ())
+        {
             // A missing right is reported first, as for any other mistake in a request.
             if self.access != Access::Anyone {
                 self.access.check(service, &principal(service, call)?)?;
@@ -280,8 +281,9 @@ impl Operation {
     }
 
     /// Returns the handler's response, or the response to its error.
-    async fn respond(&self, service: &Service, call: &Call) -> Response {
-        let mut response = self.answer(service, call).await.unwrap_or_else(|error| {
+    async fn respond(&self, service: &Service, mut call: Call) -> Response {
+        call.compare_names(self.query_parameters());
+        let mut response = self.answer(service, &call).await.unwrap_or_else(|error| {
             report_refused_token(&call.head, &error);
             error.into_response(service.codes())
         });
@@ -375,7 +377,7 @@ pub(crate) fn routes(
                 };
                 let call = Call::read(head, path, parameter, bytes_max, stream).await;
                 match operation {
-                    Ok(operation) => operation.respond(&service, &call).await,
+                    Ok(operation) => operation.respond(&service, call).await,
                     Err(error) => error.into_response(),
                 }
             }

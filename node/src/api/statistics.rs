@@ -12,7 +12,6 @@ use super::{Answer, principal};
 use crate::http::call::Call;
 use crate::http::json::{self, Text};
 use crate::http::problem::RequestError;
-use crate::http::query::Query;
 use crate::service::Service;
 use crate::service::engine::StatisticsQuery;
 use crate::service::statistics::CouponStatistics;
@@ -138,7 +137,7 @@ fn bucket(text: &str) -> Option<u32> {
 pub(super) async fn read(service: &Service, call: &Call) -> Answer {
     principal(service, call)?.require_reader()?;
     let coupon = coupon_id(call.parameter())?;
-    let (bucket_seconds, from, to) = Query::read(&call.head, |query| {
+    let (bucket_seconds, from, to) = call.query(|query| {
         let bucket = query.get("bucket", "must be from 1s to 1d, like 30s, 5m or 1h", bucket);
         let mut time = |name| query.get(name, "must be a time of RFC 3339", Timestamp::parse);
         (bucket.unwrap_or(BUCKET_SECONDS_MAX), time("from"), time("to"))

@@ -15,7 +15,6 @@ use super::{Answer, principal, set_replayed};
 use crate::http::call::Call;
 use crate::http::json::{self, Checked, Text};
 use crate::http::problem::{FieldError, RequestError};
-use crate::http::query::Query;
 use crate::service::auth::Principal;
 use crate::service::list::whole_number;
 use crate::service::{self, Service};
@@ -326,9 +325,8 @@ pub(super) async fn quote(service: &Service, call: &Call) -> Answer {
     let principal = principal(service, call)?;
     principal.require_known()?;
     let id = issuance_id(service, call)?;
-    let amount = Query::read(&call.head, |query| {
-        query.required("order_amount", "must be a whole number", whole_number)
-    })?;
+    let amount =
+        call.query(|query| query.required("order_amount", "must be a whole number", whole_number))?;
     // A missing amount is an error of the query.
     let amount = amount.ok_or_else(|| RequestError::invalid("order_amount", "is missing"))?;
     let quote = service.quote(id, &principal, amount).await?;
@@ -339,7 +337,7 @@ pub(super) async fn quote(service: &Service, call: &Call) -> Answer {
 pub(super) async fn list(service: &Service, call: &Call) -> Answer {
     principal(service, call)?.require_reader_or_service()?;
     let id = issuance_id(service, call)?;
-    let (after, limit) = Query::read(&call.head, |query| (cursor(query), limit(query)))?;
+    let (after, limit) = call.query(|query| (cursor(query), limit(query)))?;
     let page = service
         .uses_of(id, after.unwrap_or(UseNumber::NONE), limit)
         .await?;

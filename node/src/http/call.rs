@@ -12,7 +12,8 @@ use warp::path::FullPath;
 use super::body::{self, BodyError};
 use super::head::Head;
 use super::json::{self, Checked};
-use super::problem::RequestError;
+use super::problem::{FieldError, RequestError};
+use super::query::{self, Query};
 
 /// A request whose body has been read.
 #[derive(Debug)]
@@ -22,6 +23,7 @@ pub(crate) struct Call {
     path: FullPath,
     parameter: Range<usize>,
     body: Result<Bytes, BodyError>,
+    wrong_names: Vec<FieldError>,
 }
 
 impl Call {
@@ -41,7 +43,19 @@ impl Call {
             path,
             parameter,
             body,
+            wrong_names: Vec::new(),
         }
+    }
+
+    /// Compares the names of the query with those that the operation knows.
+    pub(crate) fn compare_names<'a>(&mut self, known: impl Iterator<Item = &'a str> + Clone) {
+        self.wrong_names = query::wrong_names(&self.head.query, known);
+    }
+
+    /// Returns what `read` reads from the query. The error names each parameter that is wrong, by its name or
+    /// by its value.
+    pub(crate) fn query<T>(&self, read: impl FnOnce(&mut Query) -> T) -> Result<T, RequestError> {
+        Query::read(&self.head.query, &self.wrong_names, read)
     }
 
     /// Returns the parameter of the path, as it was sent; empty if the route has no parameter.

@@ -152,7 +152,7 @@ impl Problem {
 }
 
 /// A field of a request with a value that is not allowed.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub(crate) struct FieldError {
     /// The path of the field, like `discount.value`.
     pub(crate) field: String,

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use super::head::Head;
 use super::problem::{FieldError, RequestError};
 
 /// Maximum number of parameters that one response names. A query of 16 KiB could have thousands, and the
@@ -13,14 +12,10 @@ const NAMED_MAX: usize = 16;
 /// Maximum number of characters of a name that a response repeats.
 const NAME_CHARS_MAX: usize = 100;
 
-/// Checks that the query has only parameters with these names, and each only once. The error names each
-/// parameter that is unknown or repeated.
-pub(crate) fn check_names<'a>(
-    query: &str,
-    known: impl Iterator<Item = &'a str> + Clone,
-) -> Result<(), RequestError> {
+/// Returns the errors of the parameters of a query that do not have one of these names, or are repeated.
+pub(crate) fn wrong_names<'a>(query: &str, known: impl Iterator<Item = &'a str> + Clone) -> Vec<FieldError> {
     if query.is_empty() {
-        return Ok(());
+        return Vec::new();
     }
     let mut occurrences = BTreeMap::<_, usize>::new();
     for (name, _) in form_urlencoded::parse(query.as_bytes()) {
@@ -37,12 +32,7 @@ pub(crate) fn check_names<'a>(
         let name: String = AsRef::<str>::as_ref(name).chars().take(NAME_CHARS_MAX).collect();
         Some(FieldError::new(name, message))
     };
-    let errors: Vec<FieldError> = occurrences.iter().filter_map(error).take(NAMED_MAX).collect();
-    if errors.is_empty() {
-        Ok(())
-    } else {
-        Err(RequestError::Invalid(errors))
-    }
+    occurrences.iter().filter_map(error).take(NAMED_MAX).collect()
 }
 
 /// Returns the message about an unknown parameter.
@@ -55,7 +45,7 @@ fn unknown<'a>(known: impl Iterator<Item = &'a str>) -> String {
     }
 }
 
-/// The decoded query of a request, whose names have been checked.
+/// The decoded query of a request.
 #[derive(Debug)]
 pub(crate) struct Query {
     values: Vec<(String, String)>,
@@ -63,14 +53,16 @@ pub(crate) struct Query {
 }
 
 impl Query {
-    /// Returns what `read` reads from the query of a request. The error names each parameter whose value is
-    /// not valid.
-    pub(crate) fn read<T>(head: &Head, read: impl FnOnce(&mut Self) -> T) -> Result<T, RequestError> {
+    /// Returns what `read` reads from a query. The error names each parameter whose value is not valid, after
+    /// those with `wrong_names`.
+    pub(crate) fn read<T>(
+        query: &str,
+        wrong_names: &[FieldError],
+        read: impl FnOnce(&mut Self) -> T,
+    ) -> Result<T, RequestError> {
         let mut query = Self {
-            values: form_urlencoded::parse(head.query.as_bytes())
-                .into_owned()
-                .collect(),
-            errors: Vec::new(),
+            values: form_urlencoded::parse(query.as_bytes()).into_owned().collect(),
+            errors: wrong_names.to_vec(),
         };
         let read = read(&mut query);
         if query.errors.is_empty() {
@@ -90,7 +82,8 @@ impl Query {
     ) -> Option<T> {
         let (_, value) = self.values.iter().find(|(known, _)| known == name)?;
         let parsed = parse(value);
-        if parsed.is_none() {
+        // A repeated parameter has its error already.
+        if parsed.is_none() && !self.errors.iter().any(|error| error.field == name) {
             self.errors.push(FieldError::new(name, message));
         }
         parsed
@@ -113,57 +106,48 @@ impl Query {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::{HeaderMap, Method};
-    use std::net::Ipv4Addr;
 
-    fn named(checked: Result<(), RequestError>) -> Vec<(String, String)> {
-        let Err(RequestError::Invalid(errors)) = checked else {
-            return Vec::new();
-        };
-        errors
-            .into_iter()
-            .map(|error| (error.field, error.message))
-            .collect()
+    fn named(errors: &[FieldError]) -> Vec<(&str, &str)> {
+        let named = errors
+            .iter()
+            .map(|error| (error.field.as_str(), error.message.as_str()));
+        named.collect()
     }
 
     #[test]
     fn unknown_and_repeated_parameters_are_named() {
-        let check = |query: &str| named(check_names(query, ["limit", "cursor"].into_iter()));
+        let wrong = |query: &str| wrong_names(query, ["limit", "cursor"].into_iter());
         for fine in ["", "&", "limit=1", "cursor=&limit=x", "limit"] {
-            assert_eq!(check(fine), [], "{fine}");
+            assert_eq!(named(&wrong(fine)), [], "{fine}");
         }
-        let unknown = "unknown parameter, expected one of `limit`, `cursor`".to_owned();
+        let unknown = "unknown parameter, expected one of `limit`, `cursor`";
         assert_eq!(
-            check("utm=1&limit=2&Limit=3&utm=4&limit=5&%C3%A4"),
+            named(&wrong("utm=1&limit=2&Limit=3&utm=4&limit=5&%C3%A4")),
             [
-                ("Limit".to_owned(), unknown.clone()),
-                ("limit".to_owned(), "must occur only once".to_owned()),
-                ("utm".to_owned(), unknown.clone()),
-                ("ä".to_owned(), unknown),
+                ("Limit", unknown),
+                ("limit", "must occur only once"),
+                ("utm", unknown),
+                ("ä", unknown),
             ]
         );
-        let none = named(check_names("x", std::iter::empty()));
-        assert_eq!(none[0].1, "unknown parameter, expected none");
+        let none = wrong_names("x", std::iter::empty());
+        assert_eq!(named(&none), [("x", "unknown parameter, expected none")]);
     }
 
     #[test]
     fn a_response_names_a_bounded_number_of_parameters_with_a_bounded_length() {
         let many: String = (0..1_000).map(|number| format!("p{number}&")).collect();
-        assert_eq!(named(check_names(&many, std::iter::empty())).len(), NAMED_MAX);
-        let long = named(check_names(&"ä".repeat(3_000), std::iter::empty()));
-        assert_eq!(long[0].0.chars().count(), NAME_CHARS_MAX);
+        assert_eq!(wrong_names(&many, std::iter::empty()).len(), NAMED_MAX);
+        let long = wrong_names(&"ä".repeat(3_000), std::iter::empty());
+        assert_eq!(long[0].field.chars().count(), NAME_CHARS_MAX);
     }
 
     #[test]
-    fn every_parameter_with_a_wrong_value_is_named() {
-        let head = Head::new(
-            Method::GET,
-            "one=1&two=x&three=y".to_owned(),
-            HeaderMap::new(),
-            Ipv4Addr::LOCALHOST.into(),
-        );
+    fn every_parameter_with_a_wrong_name_or_value_is_named_once() {
+        let text = "one=1&two=x&other=1&three=y&three=z";
+        let wrong = wrong_names(text, ["one", "two", "three", "four", "five"].into_iter());
         let number = |text: &str| text.parse::<u8>().ok();
-        let read = Query::read(&head, |query| {
+        let read = Query::read(text, &wrong, |query| {
             let one = query.required("one", "must be a number", number);
             assert_eq!(one, Some(1));
             query.get("two", "must be a number", number);
@@ -171,7 +155,13 @@ mod tests {
             query.required("four", "must be a number", number);
             query.get("five", "must be a number", number);
         });
-        let fields: Vec<String> = named(read).into_iter().map(|(field, _)| field).collect();
-        assert_eq!(fields, ["two", "three", "four"]);
+        let Err(RequestError::Invalid(errors)) = read else {
+            panic!("{read:?}")
+        };
+        let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
+        assert_eq!(fields, ["other", "three", "two", "four"]);
+        // A wrong name alone is an error, too.
+        assert!(Query::read("other=1", &wrong, |_| ()).is_err());
+        assert!(Query::read("", &[], |_| ()).is_ok());
     }
 }

@@ -25,15 +25,27 @@ async fn every_operation_names_unknown_and_repeated_parameters() {
         let path = template.replace("{id}", id).replace("{file}", "index.css");
         for (method, operation) in item.as_object().unwrap() {
             operations += 1;
+            let known = operation["parameters"].as_array().into_iter().flatten();
+            let known = known.filter(|parameter| parameter["in"] == "query");
+            let required: Vec<&str> = known
+                .clone()
+                .filter(|parameter| parameter["required"] == true)
+                .map(|parameter| parameter["name"].as_str().unwrap())
+                .collect();
             with_all_rights(&node, method, &format!("{path}?utm=1&Limit=1&utm=2"))
                 .await
-                .assert_invalid(&["Limit", "utm"]);
-            let known = operation["parameters"].as_array().into_iter().flatten();
-            for parameter in known.filter(|parameter| parameter["in"] == "query") {
+                .assert_invalid(&[&["Limit", "utm"][..], required.as_slice()].concat());
+            for parameter in known {
                 let name = parameter["name"].as_str().unwrap();
+                let mut named = if name < "q" {
+                    vec![name, "q"]
+                } else {
+                    vec!["q", name]
+                };
+                named.extend(required.iter().filter(|required| **required != name));
                 with_all_rights(&node, method, &format!("{path}?{name}=1&{name}=1&q"))
                     .await
-                    .assert_invalid(if name < "q" { [name, "q"] } else { ["q", name] }.as_slice());
+                    .assert_invalid(&named);
             }
         }
     }
@@ -59,11 +71,15 @@ async fn every_operation_names_unknown_and_repeated_parameters() {
 #[tokio::test]
 async fn a_missing_right_is_reported_before_a_wrong_parameter() {
     let node = TestNode::start().await;
-    for path in ["/v1/cluster", "/v1/coupons/1/issuances", "/v1/issuances"] {
+    for (path, wrong) in [
+        ("/v1/cluster", &["x"][..]),
+        ("/v1/coupons/1/issuances", &["x"]),
+        ("/v1/issuances", &["x", "user_id"]),
+    ] {
         let path = format!("{path}?x=1");
         node.get(&path).await.assert_refused(401, "UNAUTHENTICATED");
         node.get_as("alice", &path).await.assert_refused(403, "FORBIDDEN");
-        node.admin_get(&path).await.assert_invalid(&["x"]);
+        node.admin_get(&path).await.assert_invalid(wrong);
     }
     node.get("/v1/me/issuances?x=1")
         .await
@@ -118,6 +134,19 @@ async fn every_parameter_with_a_wrong_value_is_named() {
     node.admin_get("/v1/issuances?user_id=a%20b")
         .await
         .assert_invalid(&["user_id"]);
+    // An unknown or repeated parameter hides none of the others.
+    node.get("/v1/coupons?limit=0&phase=open&cursor=x&colour=red")
+        .await
+        .assert_invalid(&["colour", "phase", "cursor", "limit"]);
+    node.admin_get("/v1/coupons/1/statistics?bucket=2d&from=x&to=y&to=z&by=1s")
+        .await
+        .assert_invalid(&["by", "to", "bucket", "from"]);
+    node.admin_get("/v1/issuances?limit=x&state=new")
+        .await
+        .assert_invalid(&["user_id", "state", "limit"]);
+    node.admin_get("/v1/coupons/1/issuances.csv?after_sequence=x&limit=5")
+        .await
+        .assert_invalid(&["limit", "after_sequence"]);
 }
 
 #[tokio::test]
