@@ -14,6 +14,7 @@ use http::header::CONTENT_DISPOSITION;
 
 use super::coupons::coupon_id;
 use super::issuances::IssuanceBody;
+use super::list::WHOLE_NUMBER;
 use super::{Answer, principal, set_header};
 use crate::http::call::Call;
 use crate::http::streamed::{self, BrokenOff};
@@ -93,7 +94,7 @@ pub(super) async fn ndjson(service: &Service, call: &Call) -> Answer {
 async fn export(service: &Service, call: &Call, format: Format) -> Answer {
     principal(service, call)?.require_reader_or_service()?;
     let coupon = coupon_id(call.parameter())?;
-    let after = call.query(|query| query.get("after_sequence", "must be a whole number", whole_number))?;
+    let after = call.query(|query| query.get("after_sequence", WHOLE_NUMBER, whole_number))?;
     let mut export = service.export(coupon, Sequence::new(after.unwrap_or(0))).await?;
     // The first portion is read before the response begins, so that a database that is away is answered as
     // usual. The response to HEAD has no body.

@@ -14,7 +14,7 @@ use warp::reply::Response;
 
 use super::coupons::{CouponBody, coupon_id};
 use super::error::Error;
-use super::list::{self, cursor, limit};
+use super::list::{self, WHOLE_NUMBER, cursor, limit};
 use super::uses::{QuoteBody, UseBody};
 use super::{Answer, principal, request_key, set_header, set_replayed};
 use crate::http::call::Call;
@@ -116,7 +116,7 @@ pub(super) fn list_options(query: &mut Query) -> IssuanceListOptions {
             text => UseState::parse(text),
         },
     );
-    let order_amount = query.get("order_amount", "must be a whole number", whole_number);
+    let order_amount = query.get("order_amount", WHOLE_NUMBER, whole_number);
     let expand = query.get("expand", "must be coupon", |text| {
         (text == "coupon").then_some(())
     });
@@ -160,7 +160,11 @@ pub(super) async fn issue(service: &Service, call: &Call) -> Answer {
         None => match principal.user() {
             Some(user) => user.clone(),
             // A service that is a key.
-            None => return Err(RequestError::invalid("user_id", "is missing; a key is not a user").into()),
+            None => {
+                return Err(
+                    RequestError::invalid("user_id", "is required, because a key is not a user").into(),
+                );
+            }
         },
         Some(other) => {
             principal.require_service()?;
@@ -196,7 +200,7 @@ pub(super) async fn list(service: &Service, call: &Call) -> Answer {
     let coupon = coupon_id(call.parameter())?;
     let (user, options, after, limit) = call.query(|query| {
         let user = query.get("user_id", "must be a user id", |text| UserId::parse(text).ok());
-        let after = query.get("after_sequence", "must be a whole number", whole_number);
+        let after = query.get("after_sequence", WHOLE_NUMBER, whole_number);
         let after = cursor(query).or(after.map(Sequence::new));
         let after = after.unwrap_or(Sequence::NONE);
         (user, list_options(query), after, limit(query))
@@ -213,7 +217,7 @@ pub(super) async fn list_of_user(service: &Service, call: &Call) -> Answer {
         (user, list_options(query), cursor(query), limit(query))
     })?;
     // A missing user id is an error of the query.
-    let user = user.ok_or_else(|| RequestError::invalid("user_id", "is missing"))?;
+    let user = user.ok_or_else(|| RequestError::invalid("user_id", json::REQUIRED))?;
     let list = service.issuances_of_user(call.head.client, (user, None), options, after, limit);
     Ok(page(&list.await?, service.codes()))
 }

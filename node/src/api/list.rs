@@ -47,6 +47,9 @@ fn text<'a, R: Row<C>, C: Cursor, T: Serialize>(
     Ok(text)
 }
 
+/// What the value of a parameter must be that [`whole_number`] parses.
+pub(super) const WHOLE_NUMBER: &str = "must be a whole number from 0 to 2^53 - 1";
+
 /// The number of items that the page may have.
 pub(super) fn limit(query: &mut Query) -> u32 {
     let within = |text: &str| {

@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::issuances::{IssuanceBody, issuance_id};
-use super::list::{self, cursor, limit};
+use super::list::{self, WHOLE_NUMBER, cursor, limit};
 use super::{Answer, principal, set_replayed};
 use crate::http::call::Call;
-use crate::http::json::{self, Checked, Text};
+use crate::http::json::{self, Checked, Text, numbers};
 use crate::http::problem::{FieldError, RequestError};
 use crate::service::auth::Principal;
 use crate::service::list::whole_number;
@@ -142,9 +142,11 @@ pub(super) fn code(refusal: &UseRefusal) -> &'static str {
 pub(super) struct ReserveBody {
     #[schema(required, value_type = String, pattern = "^[!-~]{1,64}$")]
     order_id: Option<String>,
+    #[serde(default, deserialize_with = "numbers::optional")]
     #[schema(required, value_type = u64, minimum = 0, maximum = 9_007_199_254_740_991_usize)]
     order_amount: Option<u64>,
     /// In seconds.
+    #[serde(default, deserialize_with = "numbers::optional")]
     #[schema(minimum = 1, maximum = 86_400, default = 900)]
     hold: Option<u64>,
 }
@@ -155,7 +157,7 @@ impl Checked for ReserveBody {
     fn check(self, errors: &mut Vec<FieldError>) -> Option<Step> {
         let order = order(self.order_id, errors);
         if self.order_amount.is_none() {
-            errors.push(FieldError::new("order_amount", "must be given"));
+            errors.push(FieldError::new("order_amount", json::REQUIRED));
         }
         let amount = amount(self.order_amount, errors);
         let hold_seconds = u32::try_from(self.hold.unwrap_or(HOLD_SECONDS_DEFAULT.into())).ok();
@@ -179,6 +181,7 @@ pub(super) struct RedeemBody {
     #[schema(required, value_type = String, pattern = "^[!-~]{1,64}$")]
     order_id: Option<String>,
     /// May be absent if the order holds the issuance.
+    #[serde(default, deserialize_with = "numbers::optional")]
     #[schema(minimum = 0, maximum = 9_007_199_254_740_991_usize)]
     order_amount: Option<u64>,
 }
@@ -230,7 +233,7 @@ fn order(text: Option<String>, errors: &mut Vec<FieldError>) -> Option<OrderId> 
             "order_id",
             "must be 1 to 64 visible ASCII characters",
         )),
-        None => errors.push(FieldError::new("order_id", "must be given")),
+        None => errors.push(FieldError::new("order_id", json::REQUIRED)),
     }
     None
 }
@@ -325,10 +328,9 @@ pub(super) async fn quote(service: &Service, call: &Call) -> Answer {
     let principal = principal(service, call)?;
     principal.require_known()?;
     let id = issuance_id(service, call)?;
-    let amount =
-        call.query(|query| query.required("order_amount", "must be a whole number", whole_number))?;
+    let amount = call.query(|query| query.required("order_amount", WHOLE_NUMBER, whole_number))?;
     // A missing amount is an error of the query.
-    let amount = amount.ok_or_else(|| RequestError::invalid("order_amount", "is missing"))?;
+    let amount = amount.ok_or_else(|| RequestError::invalid("order_amount", json::REQUIRED))?;
     let quote = service.quote(id, &principal, amount).await?;
     Ok(json::response(StatusCode::OK, &QuoteBody::from(quote)))
 }

@@ -1,6 +1,8 @@
 //! Reads and writes JSON. Reading is strict: an unknown field is an error, because the client made a mistake.
 
 mod field_errors;
+pub(crate) mod numbers;
+mod words;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -10,10 +12,12 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 use warp::reply::Response;
+
+pub(crate) use self::words::REQUIRED;
 
 use self::field_errors::InvalidFields;
 use super::problem::{FieldError, RequestError};
@@ -126,14 +130,19 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<Result<T, InvalidFields<T>>,
         Err(error) if error.inner().is_data() => error,
         Err(error) => return Err(not_json(error.inner())),
     };
-    let message = message(error.inner());
-    let first = FieldError::new(field(error.path().to_string(), &message), message);
-    Ok(Err(field_errors::find(body, first)))
+    Ok(Err(field_errors::find(body, field_error(&error))))
 }
 
 /// True if the body is an array without elements.
 pub(crate) fn is_empty_array(body: &[u8]) -> bool {
     serde_json::from_slice::<[IgnoredAny; 0]>(body).is_ok()
+}
+
+/// Returns the error of the field that the deserializer stopped at.
+fn field_error(error: &serde_path_to_error::Error<serde_json::Error>) -> FieldError {
+    let message = message(error.inner());
+    let field = field(error.path().to_string(), &message);
+    FieldError::new(field, words::in_words_of_the_api(&message))
 }
 
 /// Returns the path of the field. For a missing or duplicate field serde reports the path of its object, and
@@ -151,17 +160,13 @@ fn field(path: String, message: &str) -> String {
 
 /// Returns the error without its position in the text, because the path of the field says more.
 fn message(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    let end = text.rfind(" at line ").unwrap_or(text.len());
-    text.chars()
-        .take(MESSAGE_CHARS_MAX)
-        .take(text[..end].chars().count())
-        .collect()
+    let mut text = error.to_string();
+    // An error of a value that was read before has no position.
+    if error.line() > 0 {
+        text.truncate(text.rfind(" at line ").unwrap_or(text.len()));
+    }
+    text
 }
-
-/// Maximum number of characters of a message. A message may quote the client's text, which can be as long as
-/// the body.
-const MESSAGE_CHARS_MAX: usize = 200;
 
 /// Distinguishes an absent field (`None`, by the default) from null (`Some(None)`). In a merge patch an
 /// absent field keeps its value and null clears it.
@@ -213,12 +218,36 @@ pub(crate) struct Time(pub(crate) Timestamp);
 
 impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let timestamp = Timestamp::parse(&text);
-        timestamp
-            .map(Self)
-            .ok_or_else(|| serde::de::Error::custom("must be a time in RFC 3339, like 2026-11-27T00:00:00Z"))
+        let expected = "a time in RFC 3339, like 2026-11-27T00:00:00Z";
+        parsed(deserializer, expected, |text| Timestamp::parse(text).map(Self))
     }
+}
+
+/// Reads a string that `parse` accepts. `expected` says what it is.
+pub(crate) fn parsed<'de, D: Deserializer<'de>, T>(
+    deserializer: D,
+    expected: &'static str,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> Result<T, D::Error> {
+    struct Parsed<F> {
+        expected: &'static str,
+        parse: F,
+    }
+
+    impl<T, F: FnOnce(&str) -> Option<T>> Visitor<'_> for Parsed<F> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.expected)
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+            let expected = self.expected;
+            (self.parse)(text).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &expected))
+        }
+    }
+
+    deserializer.deserialize_str(Parsed { expected, parse })
 }
 
 #[cfg(test)]

@@ -333,10 +333,10 @@ mod tests {
                 json!({"detail": "Transfer-Encoding must be absent or chunked"}),
             ),
             (
-                RequestError::invalid("title", "is missing"),
+                RequestError::invalid("title", "is required"),
                 422,
                 "INVALID",
-                json!({"errors": [{"field": "title", "message": "is missing"}]}),
+                json!({"errors": [{"field": "title", "message": "is required"}]}),
             ),
         ] {
             assert_problem(body(error.into_response()).await, status, code, &members);

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::json;
 use super::problem::{FieldError, RequestError};
 
 /// Maximum number of parameters that one response names. A query of 16 KiB could have thousands, and the
@@ -97,7 +98,7 @@ impl Query {
         parse: impl FnOnce(&str) -> Option<T>,
     ) -> Option<T> {
         if !self.values.iter().any(|(known, _)| known == name) {
-            self.errors.push(FieldError::new(name, "is missing"));
+            self.errors.push(FieldError::new(name, json::REQUIRED));
         }
         self.get(name, message, parse)
     }

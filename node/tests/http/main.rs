@@ -27,6 +27,7 @@ mod limits;
 mod list_load;
 mod lists;
 mod logs;
+mod messages;
 mod metrics;
 mod mint;
 mod offer_fields;

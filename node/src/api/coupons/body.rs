@@ -1,7 +1,8 @@
 //! Coupons as the API writes and reads them.
 
 use actors::coupon::offer::{
-    CouponView, Discount, DiscountKind, DiscountPatch, Metadata, MetadataPatch, Offer, OfferPatch, Status,
+    AMOUNT_MAX, CouponView, Discount, DiscountKind, DiscountPatch, Metadata, MetadataPatch, Offer,
+    OfferPatch, Status,
 };
 use actors::time::Timestamp;
 use serde::de::Error as _;
@@ -12,7 +13,7 @@ use crate::api::error::field_error;
 use crate::api::openapi::{
     DiscountPatchSchema, DiscountSchema, MetadataPatchSchema, MetadataSchema, PhaseSchema, StatusSchema,
 };
-use crate::http::json::{Checked, Object, Text, Time, clearable, not_null};
+use crate::http::json::{Checked, Object, REQUIRED, Text, Time, clearable, not_null, numbers, parsed};
 use crate::http::problem::FieldError;
 
 /// A coupon in a response.
@@ -124,7 +125,21 @@ impl<'a> CouponBody<'a> {
 #[serde(deny_unknown_fields)]
 struct DiscountBody {
     kind: KindBody,
+    #[serde(deserialize_with = "discount_value")]
     value: u64,
+}
+
+/// Reads the value of a discount. One that is too large for every kind is refused here, because nothing else is
+/// checked of a discount whose kind is wrong.
+fn discount_value<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let value = numbers::required(deserializer)?;
+    if value <= AMOUNT_MAX {
+        Ok(value)
+    } else {
+        Err(D::Error::custom(
+            "must be from 1 to 2^53 - 1, of a rate at most 100",
+        ))
+    }
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -137,11 +152,11 @@ enum KindBody {
 /// Accepts only the name itself. A derived `Deserialize` would also accept the object `{"rate": null}`.
 impl<'de> Deserialize<'de> for KindBody {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match String::deserialize(deserializer)?.as_str() {
-            "amount" => Ok(Self::Amount),
-            "rate" => Ok(Self::Rate),
-            _ => Err(D::Error::custom("must be amount or rate")),
-        }
+        parsed(deserializer, "amount or rate", |text| match text {
+            "amount" => Some(Self::Amount),
+            "rate" => Some(Self::Rate),
+            _ => None,
+        })
     }
 }
 
@@ -177,8 +192,12 @@ impl From<DiscountBody> for Discount {
 struct DiscountPatchBody {
     #[serde(default, deserialize_with = "not_null")]
     kind: Option<KindBody>,
-    #[serde(default, deserialize_with = "not_null")]
+    #[serde(default, deserialize_with = "some_discount_value")]
     value: Option<u64>,
+}
+
+fn some_discount_value<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    discount_value(deserializer).map(Some)
 }
 
 impl From<DiscountPatchBody> for DiscountPatch {
@@ -190,9 +209,8 @@ impl From<DiscountPatchBody> for DiscountPatch {
     }
 }
 
-// Numbers are read as 64-bit numbers. If the type of a field is narrower and a number does not fit, the
-// number becomes the largest value of that type, which `Offer::check` refuses. So only `Offer::check` says
-// what a field must be.
+// If the type of a field is narrower than 64 bits and a number does not fit, the number becomes the largest
+// value of that type, which `Offer::check` refuses. So only `Offer::check` says what a field must be.
 
 fn narrow_limit(value: u64) -> u8 {
     u8::try_from(value).unwrap_or(u8::MAX)
@@ -209,11 +227,11 @@ pub(in crate::api) struct CreateBody {
     #[schema(required, value_type = String, min_length = 1, max_length = 200, pattern = "^[^\\u0000]*$")]
     title: Option<String>,
     /// Null: unlimited. It must be given, so that no coupon becomes unlimited by an omission.
-    #[serde(default, deserialize_with = "clearable")]
+    #[serde(default, deserialize_with = "numbers::clearable")]
     #[schema(required, value_type = Option<u64>, minimum = 1, maximum = 1_000_000_000)]
     total_quantity: Option<Option<u64>>,
     /// Null: unlimited.
-    #[serde(default, deserialize_with = "clearable")]
+    #[serde(default, deserialize_with = "numbers::clearable")]
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 100, default = 1)]
     per_user_limit: Option<Option<u64>>,
     #[schema(max_length = 2_000, pattern = "^[^\\u0000]*$")]
@@ -229,10 +247,13 @@ pub(in crate::api) struct CreateBody {
     #[schema(value_type = Option<DiscountSchema>)]
     discount: Option<Object<DiscountBody>>,
     /// The most that a rate takes off.
+    #[serde(default, deserialize_with = "numbers::optional")]
     #[schema(minimum = 1, maximum = 9_007_199_254_740_991_usize)]
     max_discount: Option<u64>,
+    #[serde(default, deserialize_with = "numbers::optional")]
     #[schema(minimum = 0, maximum = 9_007_199_254_740_991_usize)]
     min_order_amount: Option<u64>,
+    #[serde(default, deserialize_with = "numbers::optional")]
     #[schema(minimum = 1, maximum = 3650)]
     use_within_days: Option<u64>,
     /// Exclusive; with `use_within_days` the earlier end counts.
@@ -260,11 +281,16 @@ impl Checked for CreateBody {
         if self.total_quantity.is_none() {
             errors.push(FieldError::new(
                 "total_quantity",
-                "must be given: a number, or null for unlimited",
+                "is required: a number, or null for unlimited",
             ));
         }
+        let title = self.title.unwrap_or_else(|| {
+            errors.push(FieldError::new("title", REQUIRED));
+            // Stands for the title, so that it is not refused as too short as well.
+            REQUIRED.to_owned()
+        });
         let offer = Offer {
-            title: self.title.unwrap_or_default(),
+            title,
             description: self.description,
             metadata: self.metadata.map(|Object(metadata)| metadata).unwrap_or_default(),
             discount: self.discount.map(|Object(discount)| discount.into()),
@@ -300,7 +326,7 @@ pub(in crate::api) struct PatchBody {
     #[schema(value_type = Option<MetadataPatchSchema>)]
     metadata: Option<Option<Object<MetadataPatch>>>,
     /// Not below the number already decided.
-    #[serde(default, deserialize_with = "clearable")]
+    #[serde(default, deserialize_with = "numbers::clearable")]
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 1_000_000_000)]
     total_quantity: Option<Option<u64>>,
     #[serde(default, deserialize_with = "clearable")]
@@ -314,13 +340,13 @@ pub(in crate::api) struct PatchBody {
     #[serde(default, deserialize_with = "clearable")]
     #[schema(value_type = Option<DiscountPatchSchema>)]
     discount: Option<Option<Object<DiscountPatchBody>>>,
-    #[serde(default, deserialize_with = "clearable")]
+    #[serde(default, deserialize_with = "numbers::clearable")]
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 9_007_199_254_740_991_usize)]
     max_discount: Option<Option<u64>>,
-    #[serde(default, deserialize_with = "clearable")]
+    #[serde(default, deserialize_with = "numbers::clearable")]
     #[schema(value_type = Option<u64>, minimum = 0, maximum = 9_007_199_254_740_991_usize)]
     min_order_amount: Option<Option<u64>>,
-    #[serde(default, deserialize_with = "clearable")]
+    #[serde(default, deserialize_with = "numbers::clearable")]
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 3650)]
     use_within_days: Option<Option<u64>>,
     #[serde(default, deserialize_with = "clearable")]

@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_path_to_error::{Path, Segment};
 
-use super::{field, message};
+use super::field_error;
 use crate::http::problem::FieldError;
 
 /// Maximum number of fields that are reported: more than a coupon has. The body is read again for each of
@@ -35,11 +35,7 @@ pub(super) fn find<T: DeserializeOwned>(body: &[u8], first: FieldError) -> Inval
                     break;
                 }
                 Err(error) if errors.len() < ERRORS_MAX => {
-                    let why = message(error.inner());
-                    add(
-                        &mut errors,
-                        FieldError::new(field(error.path().to_string(), &why), why),
-                    );
+                    add(&mut errors, field_error(&error));
                     if !take_out(&mut value, error.path()) {
                         break;
                     }
