@@ -3,21 +3,26 @@
 use actors::ids::{RequestKey, UserId};
 use actors::time::{self, Timestamp};
 use http::StatusCode;
-use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::coupons::coupon_id;
 use super::error::issue_problem;
-use super::issuances::IssuanceBody;
+use super::issuances::{IssuanceBody, user_id};
+use super::openapi::user_ids;
 use super::{Answer, principal, request_key};
 use crate::http::call::Call;
 use crate::http::json::{self, Checked};
 use crate::http::problem::FieldError;
 use crate::http::response_body::HeldUntilSent;
-use crate::service::Service;
 use crate::service::bulk::{BulkResult, USERS_MAX};
 use crate::service::codes::Codes;
+use crate::service::engine::Refusal;
+use crate::service::{Error, Service};
+
+/// Maximum number of wrong ids that a response names. It counts the others.
+const WRONG_IDS_MAX: usize = 20;
 
 /// Maximum size of the body: as many users as a call may have, each with an id of the longest kind.
 pub(super) const BULK_BODY_BYTES_MAX: usize = 256 * 1024;
@@ -27,21 +32,9 @@ pub(super) const BULK_BODY_BYTES_MAX: usize = 256 * 1024;
 #[schema(as = BulkIssueRequest)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BulkBody {
-    /// The users, in the order in which they get issuances. A user who is in the list twice gets the same
-    /// result twice.
-    #[schema(value_type = Vec<String>, min_items = 1, max_items = 1_000)]
-    user_ids: Vec<UserText>,
-}
-
-/// A user's id in a body.
-#[derive(Debug)]
-struct UserText(UserId);
-
-impl<'de> Deserialize<'de> for UserText {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        UserId::parse(&text).map(Self).map_err(D::Error::custom)
-    }
+    // Parsed by the check, which names every wrong one.
+    #[schema(schema_with = user_ids)]
+    user_ids: Vec<Value>,
 }
 
 impl Checked for BulkBody {
@@ -51,8 +44,25 @@ impl Checked for BulkBody {
         if !(1..=USERS_MAX).contains(&self.user_ids.len()) {
             let message = format!("must have 1 to {USERS_MAX} user ids");
             errors.push(FieldError::new("user_ids", message));
+            return Vec::new();
         }
-        self.user_ids.into_iter().map(|user| user.0).collect()
+        let (mut users, mut wrong) = (Vec::with_capacity(self.user_ids.len()), 0);
+        for (place, value) in self.user_ids.iter().enumerate() {
+            match user_id(value) {
+                Ok(user) => users.push(user),
+                Err(message) => {
+                    wrong += 1;
+                    if wrong <= WRONG_IDS_MAX {
+                        errors.push(FieldError::new(format!("user_ids[{place}]"), message));
+                    }
+                }
+            }
+        }
+        if wrong > WRONG_IDS_MAX {
+            let message = format!("has {} more wrong user ids", wrong - WRONG_IDS_MAX);
+            errors.push(FieldError::new("user_ids", message));
+        }
+        users
     }
 }
 
@@ -64,7 +74,7 @@ pub(super) struct BulkResponseBody<'a> {
     results: Vec<BulkResultBody<'a>>,
 }
 
-/// The result of one user's request: `issuance`, or `code` and `applied`.
+/// The result of one user's request: `issuance`, or `code` and `applied`, with `existing` for `ALREADY_ISSUED`.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = BulkResult)]
 pub(super) struct BulkResultBody<'a> {
@@ -88,6 +98,11 @@ pub(super) struct BulkResultBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<bool>)]
     applied: Option<Option<bool>>,
+    /// The user's latest issuance, if the code is `ALREADY_ISSUED`. It has a name of its own, because a result
+    /// has `issuance` only if it is 201.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = IssuanceBody)]
+    existing: Option<IssuanceBody<'a>>,
 }
 
 impl<'a> BulkResultBody<'a> {
@@ -101,9 +116,14 @@ impl<'a> BulkResultBody<'a> {
                 replayed: issued.replayed,
                 code: None,
                 applied: None,
+                existing: None,
             },
             Err(error) => {
                 let (status, code, applied) = issue_problem(error).parts();
+                let existing = match error {
+                    Error::Refused(Refusal::AlreadyIssued(used)) => Some(used),
+                    _ => None,
+                };
                 Self {
                     user_id,
                     status: status.as_u16(),
@@ -111,6 +131,7 @@ impl<'a> BulkResultBody<'a> {
                     replayed: false,
                     code: Some(code),
                     applied: Some(applied),
+                    existing: existing.map(|used| IssuanceBody::new(used, codes, now)),
                 }
             }
         }

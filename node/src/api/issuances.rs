@@ -3,7 +3,7 @@
 use actors::coupon::code::{Code, TypedCode};
 use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
 use actors::coupon::uses::{UseState, UsedIssuance};
-use actors::ids::{RequestKey, UserId};
+use actors::ids::{RequestKey, USER_ID_BYTES_MAX, UserId};
 use actors::time::{self, Timestamp};
 use http::StatusCode;
 use http::header::LOCATION;
@@ -168,7 +168,7 @@ pub(super) async fn issue(service: &Service, call: &Call) -> Answer {
         },
         Some(other) => {
             principal.require_service()?;
-            user_id(&other)?
+            user_id(&other).map_err(|message| RequestError::invalid("user_id", message))?
         }
     };
     let key = key.unwrap_or_else(RequestKey::random);
@@ -187,11 +187,14 @@ pub(super) async fn issue(service: &Service, call: &Call) -> Answer {
     Ok(response)
 }
 
-fn user_id(value: &Value) -> Result<UserId, RequestError> {
-    let text = value
-        .as_str()
-        .ok_or_else(|| RequestError::invalid("user_id", "must be a string"))?;
-    UserId::parse(text).map_err(|error| RequestError::invalid("user_id", error.to_string()))
+/// What a user's id must be.
+const USER_ID: &str = "must be 1 to 128 visible ASCII characters";
+const _: () = assert!(USER_ID_BYTES_MAX == 128);
+
+/// Parses the id of a user in a body. The error says what it must be.
+pub(super) fn user_id(value: &Value) -> Result<UserId, &'static str> {
+    let text = value.as_str().ok_or("must be a string")?;
+    UserId::parse(text).map_err(|_| USER_ID)
 }
 
 /// `GET /v1/coupons/{id}/issuances`
@@ -199,7 +202,7 @@ pub(super) async fn list(service: &Service, call: &Call) -> Answer {
     principal(service, call)?.require_reader()?;
     let coupon = coupon_id(call.parameter())?;
     let (user, options, after, limit) = call.query(|query| {
-        let user = query.get("user_id", "must be a user id", |text| UserId::parse(text).ok());
+        let user = query.get("user_id", USER_ID, |text| UserId::parse(text).ok());
         let after = query.get("after_sequence", WHOLE_NUMBER, whole_number);
         let after = cursor(query).or(after.map(Sequence::new));
         let after = after.unwrap_or(Sequence::NONE);
@@ -213,7 +216,7 @@ pub(super) async fn list(service: &Service, call: &Call) -> Answer {
 pub(super) async fn list_of_user(service: &Service, call: &Call) -> Answer {
     principal(service, call)?.require_reader_or_service()?;
     let (user, options, after, limit) = call.query(|query| {
-        let user = query.required("user_id", "must be a user id", |text| UserId::parse(text).ok());
+        let user = query.required("user_id", USER_ID, |text| UserId::parse(text).ok());
         (user, list_options(query), cursor(query), limit(query))
     })?;
     // A missing user id is an error of the query.

@@ -33,6 +33,7 @@ use warp::reply::Response as HttpResponse;
 
 pub(super) use self::schemas::{
     DiscountPatchSchema, DiscountSchema, MetadataPatchSchema, MetadataSchema, PhaseSchema, StatusSchema,
+    user_ids,
 };
 
 use self::parameters::{header, parameter, path_parameter, redirect_target};

@@ -42,6 +42,8 @@ fn outcomes(results: &[Value]) -> Vec<(u64, &str)> {
     let mut outcomes = Vec::new();
     for result in results {
         let (issuance, code, applied) = (result.get("issuance"), result.get("code"), result.get("applied"));
+        let is_there = result.get("existing").is_some();
+        assert_eq!(is_there, result["code"] == "ALREADY_ISSUED", "{result}");
         assert_eq!(issuance.is_some(), result["status"] == 201, "{result}");
         assert_eq!(code.is_some(), issuance.is_none(), "{result}");
         assert_eq!(code.is_some(), applied.is_some(), "{result}");
@@ -110,6 +112,11 @@ async fn a_repeated_call_replays_what_was_issued_and_asks_again_for_the_others()
     // Without the key, they have as many as allowed.
     let other = node.bulk_results(id, &json!(["alice", "dave"])).await;
     assert_eq!(outcomes(&other), [(409, "ALREADY_ISSUED"), (409, "SOLD_OUT")]);
+    // The first result shows what a single refusal shows.
+    let single = node.issue("alice", id).await;
+    single.assert_refused(409, "ALREADY_ISSUED");
+    assert_eq!(other[0]["existing"], single.body["issuance"]);
+    assert_eq!(other[0]["existing"], first[0]["issuance"]);
 }
 
 #[tokio::test]
@@ -163,6 +170,42 @@ async fn a_call_with_a_wrong_id_issues_nothing_and_names_its_place() {
     send(node.bulk(id, &json!(["alice"])).header("Idempotency-Key", "k 1"))
         .await
         .assert_refused(400, "MALFORMED");
+}
+
+#[tokio::test]
+async fn all_wrong_ids_of_a_call_are_named_or_counted() {
+    let node = TestNode::start().await;
+    let id = node.coupon(json!({})).await;
+    let some = json!(["a", "b c", null, "d", "é", ["e"], "x".repeat(129)]);
+    let refused = send(node.bulk(id, &some)).await;
+    refused.assert_invalid(&[
+        "user_ids[1]",
+        "user_ids[2]",
+        "user_ids[4]",
+        "user_ids[5]",
+        "user_ids[6]",
+    ]);
+    let messages = refused.body["errors"].as_array().unwrap().iter();
+    let messages: Vec<&str> = messages.map(|error| error["message"].as_str().unwrap()).collect();
+    let (text, rule) = ("must be a string", "must be 1 to 128 visible ASCII characters");
+    assert_eq!(messages, [rule, text, rule, text, rule]);
+
+    // Every second one of 1,000 is wrong.
+    let many: Value = (0..1_000)
+        .map(|place| if place % 2 == 0 { "good" } else { "not good" })
+        .collect();
+    let named: Vec<String> = (0..20)
+        .map(|wrong| format!("user_ids[{}]", 2 * wrong + 1))
+        .collect();
+    let mut named: Vec<&str> = named.iter().map(String::as_str).collect();
+    named.push("user_ids");
+    let refused = send(node.bulk(id, &many)).await;
+    refused.assert_invalid(&named);
+    assert_eq!(
+        refused.body["errors"][20]["message"],
+        "has 480 more wrong user ids"
+    );
+    assert_eq!(node.get(&format!("/v1/coupons/{id}")).await.body["issued"], 0);
 }
 
 #[tokio::test]

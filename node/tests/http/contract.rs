@@ -346,6 +346,25 @@ async fn the_document_names_all_credentials() {
 }
 
 #[tokio::test]
+async fn the_document_says_what_the_items_of_a_list_must_be() {
+    let node = TestNode::start().await;
+    let document = node.get("/openapi.json").await.body;
+    let schemas = &document["components"]["schemas"];
+    let bulk = &schemas["BulkIssueRequest"];
+    assert_eq!(bulk["required"], json!(["user_ids"]));
+    let users = &bulk["properties"]["user_ids"];
+    assert_eq!(
+        (&users["minItems"], &users["maxItems"]),
+        (&json!(1), &json!(1_000))
+    );
+    assert_eq!(
+        users["items"]["pattern"],
+        schemas["Issuance"]["properties"]["user_id"]["pattern"]
+    );
+    assert!(users["items"]["pattern"].is_string(), "{users}");
+}
+
+#[tokio::test]
 async fn the_page_of_the_document_uses_no_other_server() {
     let node = TestNode::start().await;
     // Resolves a link as a browser does, behind a proxy that serves the node below a path.

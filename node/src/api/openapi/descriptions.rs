@@ -95,7 +95,7 @@ fn of_issuing(name: &str) -> &'static str {
         }
         "issue_in_bulk" => {
             "Each result has the `status` that a single request would have been answered with, and either \
-             `issuance` or `code`. The `Idempotency-Key` counts for each user, so a repeated call tells what \
+             `issuance` or `code`; `ALREADY_ISSUED` has the user's latest issuance in `existing`. The `Idempotency-Key` counts for each user, so a repeated call tells what \
              became of each, and issues to those who have nothing yet. The users reach the coupon's queue in \
              the order of the list. `limits.user_rate` does not apply. Results that the deadline cuts off are \
              `OVERLOADED` (nothing was issued) or `OUTCOME_UNKNOWN`. The call itself is refused only if nothing \

@@ -22,6 +22,7 @@ use crate::api::me::MeBody;
 use crate::api::statistics::{StatisticsBody, TallyBody};
 use crate::api::uses::{OrderBody, PastUseBody, QuoteBody, RedeemBody, ReserveBody, RevokeBody, UseBody};
 use crate::http::problem::FieldError;
+use crate::service::bulk::USERS_MAX;
 use crate::service::list::LIMIT_MAX;
 
 /// All schemas.
@@ -100,6 +101,18 @@ pub(super) fn user_id() -> ObjectBuilder {
     ObjectBuilder::new()
         .schema_type(Type::String)
         .pattern(Some("^[!-~]{1,128}$"))
+}
+
+/// Returns the schema of the users of a bulk request.
+pub(in crate::api) fn user_ids() -> ArrayBuilder {
+    ArrayBuilder::new()
+        .items(user_id())
+        .min_items(Some(1))
+        .max_items(Some(USERS_MAX))
+        .description(Some(
+            "the users, in the order in which they get issuances; a user who is in the list twice gets the same \
+             result twice",
+        ))
 }
 
 fn page(item: &str) -> RefOr<Schema> {
