@@ -183,7 +183,7 @@ fn securities(access: Access) -> Vec<SecurityRequirement> {
     let schemes: &[&str] = match access {
         Access::Anyone => return vec![SecurityRequirement::default()],
         Access::User => &["user_id", "jwt"],
-        Access::Known | Access::Issuer | Access::UserOrReader => &["user_id", "admin_token", "key", "jwt"],
+        Access::Known | Access::Issuer => &["user_id", "admin_token", "key", "jwt"],
         Access::Admin
         | Access::AdminOrService
         | Access::Reserver

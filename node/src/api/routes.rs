@@ -99,8 +99,6 @@ pub(super) enum Access {
     Reader,
     /// The same, and services.
     ReaderOrService,
-    /// Administrators, operators and viewers; and users, for their own issuances.
-    UserOrReader,
 }
 
 impl Access {
@@ -115,7 +113,7 @@ impl Access {
             Self::Reserver => service.may_reserve(principal).map(drop),
             Self::Reader => principal.require_reader(),
             Self::ReaderOrService => principal.require_reader_or_service(),
-            Self::Known | Self::UserOrReader => principal.require_known().map(drop),
+            Self::Known => principal.require_known().map(drop),
         }
     }
 
@@ -130,7 +128,6 @@ impl Access {
             Self::AdminOrService | Self::Reserver => &["admin", "operator", "service"],
             Self::Reader => &["admin", "operator", "viewer"],
             Self::ReaderOrService => &["admin", "operator", "service", "viewer"],
-            Self::UserOrReader => &["user", "admin", "operator", "viewer"],
         }
     }
 }

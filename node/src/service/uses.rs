@@ -70,7 +70,7 @@ impl Service {
         principal: &Principal,
         amount: u64,
     ) -> Result<Quote, Error> {
-        let is_visible = |issuance: &Issuance| principal.may_see(&issuance.user) || principal.may_use();
+        let is_visible = |issuance: &Issuance| principal.may_see(&issuance.user);
         let (used, coupon) = self.issuance_if(id, true, is_visible).await?;
         let view = coupon.ok_or(Error::UnknownIssuance)?;
         Ok(issuance_lists::quote(&view, &used, time::timestamp(), amount))

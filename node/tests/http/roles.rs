@@ -18,11 +18,9 @@ enum Answer {
     Unauthenticated,
     /// 403
     Forbidden,
-    /// 404, as if there were no such thing.
-    Hidden,
 }
 
-use Answer::{Allowed as Yes, Forbidden as No, Hidden, Unauthenticated as Who};
+use Answer::{Allowed as Yes, Forbidden as No, Unauthenticated as Who};
 
 /// The principals, in the order of the columns of [`TABLE`].
 const PRINCIPALS: [&str; 6] = ["", "user", "admin", "operator", "service", "viewer"];
@@ -44,7 +42,7 @@ const TABLE: [(&str, [Answer; 6]); 33] = [
     ("coupon_changes", [Who, No, Yes, Yes, No, Yes]),
     ("coupon_issuances", [Who, No, Yes, Yes, No, Yes]),
     ("coupon_statistics", [Who, No, Yes, Yes, No, Yes]),
-    ("issuance", [Who, Yes, Yes, Yes, Hidden, Yes]),
+    ("issuance", [Who, Yes, Yes, Yes, Yes, Yes]),
     ("user_issuances", [Who, No, Yes, Yes, Yes, Yes]),
     ("my_issuances", [Who, Yes, No, No, No, No]),
     ("quote_issuance", [Who, Yes, Yes, Yes, Yes, Yes]),
@@ -146,7 +144,6 @@ async fn answer(request: RequestBuilder) -> Answer {
         200..300 => Answer::Allowed,
         401 => Answer::Unauthenticated,
         403 => Answer::Forbidden,
-        404 => Hidden,
         _ => panic!("{reply:?}"),
     }
 }

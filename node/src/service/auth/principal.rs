@@ -116,9 +116,9 @@ impl Principal {
         self.role
     }
 
-    /// True if the principal may see what belongs to this user.
+    /// True if the principal may see the issuances of this user: with any role, or as this user.
     pub(crate) fn may_see(&self, user: &UserId) -> bool {
-        self.role.reads() || self.user.as_ref() == Some(user)
+        self.role != Role::User || self.user.as_ref() == Some(user)
     }
 
     fn is_known(&self) -> bool {
