@@ -7,13 +7,13 @@ use actors::ids::{RequestKey, USER_ID_BYTES_MAX, UserId};
 use actors::time::{self, Timestamp};
 use http::StatusCode;
 use http::header::LOCATION;
+use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 use warp::reply::Response;
 
 use super::coupons::{CouponBody, coupon_id};
-use super::error::Error;
 use super::list::{self, WHOLE_NUMBER, cursor, limit};
 use super::uses::{QuoteBody, UseBody};
 use super::{Answer, principal, request_key, set_header, set_replayed};
@@ -21,11 +21,11 @@ use crate::http::call::Call;
 use crate::http::json::{self, Text};
 use crate::http::problem::RequestError;
 use crate::http::query::Query;
-use crate::service::Service;
 use crate::service::codes::Codes;
 use crate::service::engine::{Issuance, IssueResponse};
 use crate::service::issuance_lists::{IssuanceList, IssuanceListOptions};
 use crate::service::list::{Cursor, Row, whole_number};
+use crate::service::{self, Service};
 
 /// An issuance as the API writes it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -236,7 +236,7 @@ pub(super) fn of_coupon(query: &mut Query) -> Option<CouponId> {
 pub(super) async fn read(service: &Service, call: &Call) -> Answer {
     let principal = principal(service, call)?;
     principal.require_known()?;
-    let id = issuance_id(service, call)?;
+    let id = IssuanceName::read(call)?.find(service.codes())?;
     let used = service.issuance(id, &principal).await?;
     Ok(json::response(
         StatusCode::OK,
@@ -244,20 +244,37 @@ pub(super) async fn read(service: &Service, call: &Call) -> Answer {
     ))
 }
 
-/// Reads the id or the code in a path. A wrong code is refused like an unknown issuance, without a read of
-/// the database.
-pub(super) fn issuance_id(service: &Service, call: &Call) -> Result<IssuanceId, Error> {
-    let text = call.parameter();
-    let id = IssuanceId::parse(text);
-    match TypedCode::read(text) {
-        None => id.map_err(|_| {
-            let rule = "an issuance is named by its id, like 42-17, or by its code of 20 letters and digits";
-            RequestError::Malformed(rule.to_owned()).into()
-        }),
-        // A long id looks like a code with one dash.
-        Some(code) => match (service.codes().find(&code), id) {
-            (Err(_), Ok(id)) => Ok(id),
-            (found, _) => Ok(found?),
-        },
+/// How a path names an issuance.
+#[derive(Debug)]
+pub(super) enum IssuanceName {
+    /// By its id.
+    Id(IssuanceId),
+    /// By its code, or by a long id: such an id looks like a code with one dash.
+    Code(TypedCode, Option<IssuanceId>),
+}
+
+impl IssuanceName {
+    /// Reads the name in the path of a request. Fails if it can be neither an id nor a code.
+    pub(super) fn read(call: &Call) -> Result<Self, RequestError> {
+        let text = call.parameter();
+        let id = IssuanceId::parse(text).ok();
+        let decoded = percent_decode_str(text).decode_utf8_lossy();
+        match (TypedCode::read(&decoded), id) {
+            (Some(code), id) => Ok(Self::Code(code, id)),
+            (None, Some(id)) => Ok(Self::Id(id)),
+            (None, None) => Err(RequestError::Malformed(
+                "an issuance is named by its id, like 42-17, or by its code of 20 letters and digits"
+                    .to_owned(),
+            )),
+        }
+    }
+
+    /// Returns the issuance with this name, whether or not it exists. A wrong code is refused like an unknown
+    /// issuance, without a read of the database.
+    pub(super) fn find(self, codes: &Codes) -> Result<IssuanceId, service::Error> {
+        match self {
+            Self::Id(id) => Ok(id),
+            Self::Code(code, id) => codes.find(&code).or_else(|wrong| id.ok_or(wrong)),
+        }
     }
 }

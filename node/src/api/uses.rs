@@ -9,7 +9,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::issuances::{IssuanceBody, issuance_id};
+use super::issuances::{IssuanceBody, IssuanceName};
 use super::list::{self, WHOLE_NUMBER, cursor, limit};
 use super::{Answer, principal, set_replayed};
 use crate::http::call::Call;
@@ -301,8 +301,9 @@ fn revocation(call: &Call) -> Result<Option<Step>, RequestError> {
     }))
 }
 
-/// Takes a step. A missing right is reported first, then a wrong id or code, then a wrong body. `allow`
-/// checks the right, and returns the user if the principal may use only this user's issuances.
+/// Takes a step. A missing right is reported first, then a name that is none, then a wrong body, then a wrong
+/// code, which is like an unknown issuance. `allow` checks the right, and returns the user if the principal may
+/// use only this user's issuances.
 async fn take(
     service: &Service,
     call: &Call,
@@ -311,9 +312,10 @@ async fn take(
 ) -> Answer {
     let principal = principal(service, call)?;
     let of_user = allow(service, &principal)?;
-    let id = issuance_id(service, call)?;
+    let name = IssuanceName::read(call)?;
     // There is no step only if the body was refused, which has returned above.
     let step = step(call)?.ok_or(service::Error::Internal { applied: Some(false) })?;
+    let id = name.find(service.codes())?;
     let (used, replayed) = service
         .use_issuance(id, of_user, &principal, step, &call.head.span)
         .await?;
@@ -327,10 +329,11 @@ async fn take(
 pub(super) async fn quote(service: &Service, call: &Call) -> Answer {
     let principal = principal(service, call)?;
     principal.require_known()?;
-    let id = issuance_id(service, call)?;
+    let name = IssuanceName::read(call)?;
     let amount = call.query(|query| query.required("order_amount", WHOLE_NUMBER, whole_number))?;
     // A missing amount is an error of the query.
     let amount = amount.ok_or_else(|| RequestError::invalid("order_amount", json::REQUIRED))?;
+    let id = name.find(service.codes())?;
     let quote = service.quote(id, &principal, amount).await?;
     Ok(json::response(StatusCode::OK, &QuoteBody::from(quote)))
 }
@@ -338,8 +341,9 @@ pub(super) async fn quote(service: &Service, call: &Call) -> Answer {
 /// `GET /v1/issuances/{id}/uses`
 pub(super) async fn list(service: &Service, call: &Call) -> Answer {
     principal(service, call)?.require_reader_or_service()?;
-    let id = issuance_id(service, call)?;
+    let name = IssuanceName::read(call)?;
     let (after, limit) = call.query(|query| (cursor(query), limit(query)))?;
+    let id = name.find(service.codes())?;
     let page = service
         .uses_of(id, after.unwrap_or(UseNumber::NONE), limit)
         .await?;

@@ -85,7 +85,8 @@ async fn an_issuance_is_named_by_its_code_wherever_its_id_stands() {
     let (id, code) = issue(&shop, "alice").await;
     let spoken = format!("{}-{}-{}", &code[..4], &code[4..8], &code[8..]);
     let spoken = spoken.to_lowercase().replace('0', "o").replace('1', "l");
-    for name in [&code, &spoken] {
+    let encoded = spoken.replace('-', "%2D");
+    for name in [&code, &spoken, &encoded] {
         let path = format!("/v1/issuances/{name}");
         let a = json!({"order_id": "a"});
         for (step, body, state) in [
@@ -154,18 +155,31 @@ async fn a_wrong_code_is_refused_without_a_read_of_the_database() {
     let last = if code.ends_with('0') { "2" } else { "0" };
     let other = format!("{}{last}", &code[..19]);
     let short = &code[1..];
-    for wrong in [
+    // A space, and other characters that no code has.
+    let spaced = format!("{}%20{}", &code[..4], &code[4..]);
+    let odd = ["%20", "!", "_", "%C3%A9", "%FF", "%00", "%2F", "+"].map(|odd| format!("{code}{odd}"));
+    for wrong in odd.iter().map(String::as_str).chain([
         &*other,
         short,
+        &spaced,
         &"0".repeat(20),
         "ABCD-EFGH-JKMN-PQRS-TVWX",
         &"u".repeat(20),
-    ] {
+    ]) {
         for reply in ask_all(&node, wrong).await {
             reply.assert_refused(404, "UNKNOWN_ISSUANCE");
         }
     }
-    for malformed in ["x", "42", "42-0", "abc-def", "%20", &"Z".repeat(99)] {
+    for malformed in [
+        "x",
+        "42",
+        "42-0",
+        "42-17%20",
+        "abc-def",
+        "%20",
+        &"%20".repeat(12),
+        &"Z".repeat(99),
+    ] {
         for reply in ask_all(&node, malformed).await {
             reply.assert_refused(400, "MALFORMED");
         }
@@ -177,6 +191,46 @@ async fn a_wrong_code_is_refused_without_a_read_of_the_database() {
     send(redeem.header("X-User-Id", "alice").json(&order("a", 5)))
         .await
         .assert_refused(403, "FORBIDDEN");
+}
+
+#[tokio::test]
+async fn a_wrong_request_is_reported_before_a_wrong_code_as_it_is_before_an_unknown_id() {
+    let shop = Shop::open(json!({})).await;
+    let (_, code) = issue(&shop, "alice").await;
+    let wrong = format!("{}%20", &code[1..]);
+    for (name, is_name) in [(wrong.as_str(), true), ("1-999", true), ("x", false)] {
+        let path = format!("/v1/issuances/{name}");
+        for (step, body, fields) in [
+            ("reserve", json!({}), &["order_id", "order_amount"][..]),
+            ("redeem", json!({"order_id": 5}), &["order_id"]),
+            ("release", json!({"order_id": "a", "hold": 5}), &["hold"]),
+            ("refund", json!({}), &["order_id"]),
+            ("revoke", json!({"return_quantity": 1}), &["return_quantity"]),
+        ] {
+            let reply = shop.post(&path, step, body).await;
+            match is_name {
+                true => reply.assert_invalid(fields),
+                false => reply.assert_refused(400, "MALFORMED"),
+            }
+        }
+        for (query, field) in [
+            ("quote", "order_amount"),
+            ("quote?order_amount=x", "order_amount"),
+            ("uses?limit=0", "limit"),
+        ] {
+            let reply = shop.node.admin_get(&format!("{path}/{query}")).await;
+            match is_name {
+                true => reply.assert_invalid(&[field]),
+                false => reply.assert_refused(400, "MALFORMED"),
+            }
+        }
+        // A correct request gets the answer about the name.
+        let reply = shop.post(&path, "release", json!({"order_id": "a"})).await;
+        match is_name {
+            true => reply.assert_refused(404, "UNKNOWN_ISSUANCE"),
+            false => reply.assert_refused(400, "MALFORMED"),
+        }
+    }
 }
 
 #[tokio::test]

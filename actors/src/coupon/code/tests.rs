@@ -133,8 +133,17 @@ fn a_text_that_may_be_meant_as_a_code_is_a_wrong_one() {
     ] {
         assert!(TypedCode::read(text).is_none(), "{text}");
     }
-    for text in [" ", "%", "é", "_", "\0"] {
-        assert!(TypedCode::read(&format!("{code}{text}")).is_none(), "{text}");
+    for odd in [" ", "%", "é", "_", "\0", "–"] {
+        for text in [
+            format!("{code}{odd}"),
+            format!("{odd}{code}"),
+            format!("{}{odd}{}", &code[..4], &code[4..]),
+            format!("{}{odd}{}", &code[..4], &code[5..]),
+        ] {
+            assert_eq!(find(&secrets, &text), None, "{text}");
+        }
+        assert!(TypedCode::read(&format!("42-17{odd}")).is_none(), "{odd}");
+        assert!(TypedCode::read(&odd.repeat(20)).is_none(), "{odd}");
     }
 }
 
