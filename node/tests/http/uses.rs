@@ -240,6 +240,14 @@ async fn the_same_step_is_told_again_and_other_figures_are_refused() {
             replayed,
         );
     }
+    // The order has redeemed it, so its reservation is refused: with another amount because of that, otherwise
+    // because it is redeemed.
+    let other = shop.post(&path, "reserve", order("a", 20_001)).await;
+    other.assert_refused(422, "ORDER_MISMATCH");
+    assert_eq!(other.body["use"]["kind"], "redeemed");
+    shop.post(&path, "reserve", order("a", 20_000))
+        .await
+        .assert_refused(409, "REDEEMED");
     for replayed in [false, true] {
         assert_taken(
             &shop.post(&path, "refund", json!({"order_id": "a"})).await,

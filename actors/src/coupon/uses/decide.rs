@@ -316,6 +316,8 @@ fn repeated(latest: &LatestUse, own: Option<&OrderUses>, now: Timestamp, step: &
     let has = latest.holds(now).filter(|_| latest.order == own.latest.order);
     let is_same = match (step, own.latest.kind) {
         (Step::Reserve { amount, .. }, UseKind::Reserved) if has.is_some() => is_amount(*amount),
+        // With the right amount this is refused because the order redeemed already.
+        (Step::Reserve { amount, .. }, UseKind::Redeemed) if has.is_some() && !is_amount(*amount) => false,
         (Step::Redeem { amount, .. }, UseKind::Redeemed | UseKind::Refunded) => amount.is_none_or(is_amount),
         // With the right amount this is a new step, which redeems.
         (

@@ -231,6 +231,7 @@ fn repeated(life: &[UseRow], holds: Option<&UseRow>, step: &Step) -> Option<Outc
     match (step, latest.shown.kind) {
         (Step::Reserve { .. }, UseKind::Reserved) if has => Some(told(is_same, latest)),
         (Step::Redeem { .. }, UseKind::Redeemed | UseKind::Refunded) => Some(told(is_same, latest)),
+        (Step::Reserve { .. }, UseKind::Redeemed) if !is_same => Some(told(false, latest)),
         (Step::Redeem { .. }, UseKind::Reserved) if has && !is_same => Some(told(false, latest)),
         (Step::Release { .. } | Step::Refund { .. }, _) if !has => own
             .find(|row| row.shown.kind == step.kind())

@@ -290,15 +290,35 @@ fn a_refusal_that_was_not_true_is_a_finding() {
         (2_500, &q, &at_end, false),
         (2_500, &q, &StepRefusal::UnknownIssuance, false),
     ] {
-        let mut shop = shop.clone();
-        shop.refused(call, call + 10, 1, step, refusal.clone());
-        let report = shop.report();
-        let is_found = report.has(FindingKind::UntrueStepRefusal) || report.has(FindingKind::StaleAnswer);
-        assert!(
-            report.is_clean() == is_true && is_found != is_true,
-            "{call} {step:?} {refusal:?}: {:?}",
-            report.findings
-        );
+        assert_judged(&shop, call, step, refusal, is_true);
+    }
+}
+
+/// Asserts that this refusal is found to be true, or to be untrue.
+fn assert_judged(shop: &Shop, call: i64, step: &Step, refusal: &StepRefusal, is_true: bool) {
+    let mut shop = shop.clone();
+    shop.refused(call, call + 10, 1, step, refusal.clone());
+    let report = shop.report();
+    let is_found = report.has(FindingKind::UntrueStepRefusal) || report.has(FindingKind::StaleAnswer);
+    assert!(
+        report.is_clean() == is_true && is_found != is_true,
+        "{call} {step:?} {refusal:?}: {:?}",
+        report.findings
+    );
+}
+
+#[test]
+fn an_order_that_redeemed_it_may_not_reserve_it_with_any_amount() {
+    let shop = checkout();
+    let (same, other) = (reserve("o", 999), reserve("o", 1_000));
+    let mismatch = StepRefusal::OrderMismatch(shop.shown(1));
+    for (step, refusal, is_true) in [
+        (&same, &StepRefusal::Redeemed(None), true),
+        (&same, &mismatch, false),
+        (&other, &StepRefusal::Redeemed(None), false),
+        (&other, &mismatch, true),
+    ] {
+        assert_judged(&shop, 1_500, step, refusal, is_true);
     }
 }
 

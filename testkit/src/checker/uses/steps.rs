@@ -253,7 +253,7 @@ impl Refused<'_> {
             }
             StepRefusal::Redeemed(shown) => is_latest(UseKind::Redeemed).is_some_and(|row| {
                 let goes_on = matches!(self.step, Step::Redeem { .. } | Step::Refund { .. });
-                is_shown(row, shown) && !(is_own(row) && goes_on)
+                is_shown(row, shown) && !(is_own(row) && goes_on) && !self.contradicts(row, moments)
             }),
             StepRefusal::Reserved { hold_until } => is_latest(UseKind::Reserved).is_some_and(|row| {
                 row.shown.hold_until == Some(*hold_until) && moments.may_hold(row) && !is_own(row)
@@ -318,7 +318,8 @@ impl Refused<'_> {
                 let is_latest = moments.latest().is_some_and(|latest| latest.number == row.number);
                 is_latest && is_own && differs && moments.may_hold(row)
             }
-            (Step::Redeem { .. }, UseKind::Redeemed | UseKind::Refunded) => is_own && differs,
+            (Step::Reserve { .. } | Step::Redeem { .. }, UseKind::Redeemed)
+            | (Step::Redeem { .. }, UseKind::Refunded) => is_own && differs,
             (Step::Revoke { returns }, UseKind::Revoked) => *returns != row.returns,
             _ => false,
         }

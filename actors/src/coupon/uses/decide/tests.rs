@@ -184,6 +184,12 @@ fn the_same_step_again_is_made_already_and_other_figures_are_refused() {
             redeem("a", None),
             Some(redeem("a", 1_999)),
         ),
+        // A redemption of an issued one reserved it at once.
+        (
+            vec![redeem("a", 2_000)],
+            redeem("a", 2_000),
+            Some(reserve("a", 2_001)),
+        ),
         (vec![reserve("a", 2_000), release("a")], release("a"), None),
         (vec![redeem("a", 2_000), refund("a")], refund("a"), None),
         (vec![revoke(true)], revoke(true), Some(revoke(false))),

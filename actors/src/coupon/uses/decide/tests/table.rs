@@ -123,9 +123,9 @@ fn states() -> Vec<State> {
         state(&[hold("a"), release("a"), hold("b")],        "RES RES RES RES RES RES = RES RES RES", "RES RES RES RES RES RES = RES RES RES"),
         state(&[pay("a"), refund("a"), hold("b")],          "RES RES RES = MIS = RES = RES RES",     "RES RES RES = MIS = RES = RES RES"),
         // The order redeemed it.
-        state(&[pay("a")],                                  "RED RED RED = MIS = RED . RED RED",     "RED RED RED = MIS = RED . RED RED"),
-        state(&[hold("a"), pay("a")],                       "RED RED RED = MIS = RED . RED RED",     "RED RED RED = MIS = RED . RED RED"),
-        state(&[hold("a"), release("a"), pay("a")],         "RED RED RED = MIS = RED . RED RED",     "RED RED RED = MIS = RED . RED RED"),
+        state(&[pay("a")],                                  "RED MIS MIS = MIS = RED . RED RED",     "RED MIS MIS = MIS = RED . RED RED"),
+        state(&[hold("a"), pay("a")],                       "RED MIS MIS = MIS = RED . RED RED",     "RED MIS MIS = MIS = RED . RED RED"),
+        state(&[hold("a"), release("a"), pay("a")],         "RED MIS MIS = MIS = RED . RED RED",     "RED MIS MIS = MIS = RED . RED RED"),
         // Another order redeemed it.
         state(&[pay("b")],                                  "RED RED RED RED RED RED RED RED RED RED", "RED RED RED RED RED RED RED RED RED RED"),
         state(&[hold("a"), release("a"), pay("b")],         "RED RED RED RED RED RED = RED RED RED", "RED RED RED RED RED RED = RED RED RED"),
@@ -192,6 +192,7 @@ fn expected(made: &[LatestUse], now: i64, step: &Step) -> &'static str {
     let again = |is_same: bool| if is_same { "made" } else { "MISMATCH" };
     match step {
         Step::Reserve { amount, .. } if holds => return again(paid(*amount)),
+        Step::Reserve { amount, .. } if has && !paid(*amount) => return "MISMATCH",
         Step::Redeem { amount, .. } if place(UseKind::Redeemed) > place(UseKind::Reserved) => {
             // Its latest use is the redemption or the refund, which has the same figures.
             return again(amount.is_none_or(paid));
