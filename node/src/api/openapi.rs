@@ -38,8 +38,9 @@ pub(super) use self::schemas::{
 
 use self::parameters::{header, parameter, path_parameter, redirect_target};
 use self::problem_schemas::KINDS;
-use super::routes::{Access, Body, Operation, ROUTES, Route};
+use super::routes::{Body, Operation, ROUTES, Route};
 use crate::http::response_body::SharedBody;
+use crate::service::Service;
 
 /// Returns the status of the problem with this code.
 pub(super) fn status(code: &str) -> u16 {
@@ -47,8 +48,13 @@ pub(super) fn status(code: &str) -> u16 {
 }
 
 /// `GET /openapi.json`
-pub(super) fn document() -> HttpResponse {
-    let mut response = HttpResponse::new(DOCUMENT.clone().into());
+pub(super) fn document(service: &Service) -> HttpResponse {
+    let document = if service.user_may_reserve() {
+        &DOCUMENT_FOR_RESERVING_USERS
+    } else {
+        &DOCUMENT
+    };
+    let mut response = HttpResponse::new(Bytes::clone(document).into());
     *response.status_mut() = StatusCode::OK;
     response
         .headers_mut()
@@ -58,10 +64,15 @@ pub(super) fn document() -> HttpResponse {
 }
 
 /// The document, serialized once.
-static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
+static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| written(false));
+
+/// The document of nodes with `coupon.user_may_reserve`.
+static DOCUMENT_FOR_RESERVING_USERS: LazyLock<Bytes> = LazyLock::new(|| written(true));
+
+fn written(user_may_reserve: bool) -> Bytes {
     // The document has string keys only, so serializing cannot fail.
-    Bytes::from(open_api().to_pretty_json().unwrap_or_default())
-});
+    Bytes::from(open_api(user_may_reserve).to_pretty_json().unwrap_or_default())
+}
 
 const DESCRIPTION: &str = "Limited coupons, first come, first served.\n\n\
     Errors are `application/problem+json` (RFC 9457). Program against `code`; `applied` says whether the \
@@ -78,7 +89,7 @@ const DESCRIPTION: &str = "Limited coupons, first come, first served.\n\n\
     To try it here on a fresh node: authorize (the admin token, and a user like `alice`), create a coupon, \
     issue it, list what the user has. The examples are filled in.";
 
-fn open_api() -> OpenApi {
+fn open_api(user_may_reserve: bool) -> OpenApi {
     let license = LicenseBuilder::new().name("MIT").identifier(Some("MIT")).build();
     let info = InfoBuilder::new()
         .title("Firstcome")
@@ -98,7 +109,7 @@ fn open_api() -> OpenApi {
         .info(info)
         .tags(Some(descriptions::TAGS.map(tag)))
         .servers(Some(SERVERS.map(server)))
-        .paths(paths())
+        .paths(paths(user_may_reserve))
         .components(Some(components()))
         .build()
 }
@@ -112,12 +123,12 @@ const SERVERS: [(&str, &str); 2] = [
     ),
 ];
 
-fn paths() -> Paths {
+fn paths(user_may_reserve: bool) -> Paths {
     let mut items: BTreeMap<&str, PathItem> = BTreeMap::new();
     for route in &ROUTES {
         let item = items.entry(route.template()).or_default();
         for operation in route.operations {
-            let described = describe(route, operation);
+            let described = describe(route, operation, user_may_reserve);
             item.merge_operations(PathItem::new(operation.method.openapi(), described));
         }
     }
@@ -127,17 +138,19 @@ fn paths() -> Paths {
         .build()
 }
 
-fn describe(route: &Route, operation: &Operation) -> utoipa::openapi::path::Operation {
-    let allowed = ExtensionsBuilder::new()
-        .add("x-allowed", operation.access.allowed())
-        .build();
+fn describe(
+    route: &Route,
+    operation: &Operation,
+    user_may_reserve: bool,
+) -> utoipa::openapi::path::Operation {
+    let allowed = operation.access.allowed(user_may_reserve);
     let mut described = OperationBuilder::new()
         .operation_id(Some(operation.name))
         .summary(Some(operation.summary))
         .description(Some(descriptions::operation(operation.name)))
         .tag(descriptions::tag(route.template()))
-        .securities(Some(securities(operation.access)))
-        .extensions(Some(allowed));
+        .securities(Some(securities(allowed)))
+        .extensions(Some(ExtensionsBuilder::new().add("x-allowed", allowed).build()));
     if let Some(parameter) = path_parameter(route.template()) {
         described = described.parameter(parameter);
     }
@@ -177,18 +190,14 @@ fn request_body(body: Body) -> RequestBody {
     described.build()
 }
 
-/// Returns the kinds of credentials that an operation accepts. A request needs only one of them.
-fn securities(access: Access) -> Vec<SecurityRequirement> {
+/// Returns the kinds of credentials of those that may call an operation. A request needs only one of them.
+fn securities(allowed: &[&str]) -> Vec<SecurityRequirement> {
     let scheme = |name: &str| SecurityRequirement::new(name, Vec::<String>::new());
-    let schemes: &[&str] = match access {
-        Access::Anyone => return vec![SecurityRequirement::default()],
-        Access::User => &["user_id", "jwt"],
-        Access::Known | Access::Issuer => &["user_id", "admin_token", "key", "jwt"],
-        Access::Admin
-        | Access::AdminOrService
-        | Access::Reserver
-        | Access::Reader
-        | Access::ReaderOrService => &["admin_token", "key", "jwt"],
+    let schemes: &[&str] = match (allowed.contains(&"user"), allowed) {
+        (_, ["anyone"]) => return vec![SecurityRequirement::default()],
+        (true, ["user"]) => &["user_id", "jwt"],
+        (true, _) => &["user_id", "admin_token", "key", "jwt"],
+        (false, _) => &["admin_token", "key", "jwt"],
     };
     schemes.iter().copied().map(scheme).collect()
 }

@@ -54,6 +54,11 @@ impl Service {
         })
     }
 
+    /// True if users may reserve and release their own issuances.
+    pub(crate) fn user_may_reserve(&self) -> bool {
+        self.user_may_reserve
+    }
+
     /// Checks that the principal may reserve and release issuances. Returns the user to whose issuances this
     /// is limited; `None` if it may use all.
     pub(crate) fn may_reserve(&self, principal: &Principal) -> Result<Option<UserId>, Error> {

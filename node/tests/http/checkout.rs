@@ -149,6 +149,17 @@ async fn wrong_fields_of_a_use_are_reported() {
     assert_eq!(uses["items"], json!([]));
 }
 
+/// Returns true twice if the document says that users may take this step, and by which header they name
+/// themselves.
+fn names_users(document: &Value, step: &str) -> (bool, bool) {
+    let operation = &document["paths"][format!("/v1/issuances/{{id}}/{step}")]["post"];
+    let list = |name: &str| operation[name].as_array().unwrap().iter();
+    (
+        list("x-allowed").any(|allowed| allowed == "user"),
+        list("security").any(|scheme| scheme.get("user_id").is_some()),
+    )
+}
+
 #[tokio::test]
 async fn users_use_nothing_unless_they_may_reserve_and_then_only_what_is_theirs() {
     let steps = ["reserve", "redeem", "release", "refund", "revoke"];
@@ -160,6 +171,7 @@ async fn users_use_nothing_unless_they_may_reserve_and_then_only_what_is_theirs(
         };
         let shop = Shop::open_with(json!({}), keys).await;
         let path = shop.issue("alice").await;
+        let document = shop.node.get("/openapi.json").await.body;
         let post = async |user: &str, step: &str, body: &Value| {
             let request = shop.node.request(Method::POST, &format!("{path}/{step}"));
             send(request.header("X-User-Id", user).json(body)).await
@@ -174,7 +186,9 @@ async fn users_use_nothing_unless_they_may_reserve_and_then_only_what_is_theirs(
             send(anonymous.json(&body))
                 .await
                 .assert_refused(401, "UNAUTHENTICATED");
-            if !(may_reserve && ["reserve", "release"].contains(&step)) {
+            let may_user = may_reserve && ["reserve", "release"].contains(&step);
+            assert_eq!(names_users(&document, step), (may_user, may_user), "{step}");
+            if !may_user {
                 post("alice", step, &body).await.assert_refused(403, "FORBIDDEN");
                 continue;
             }

@@ -154,13 +154,15 @@ fn of_a_use(name: &str) -> &'static str {
         "reserve_issuance" => {
             "The discount is fixed, also if the coupon changes before it is redeemed. The hold lapses after \
              `hold` seconds. The order may still redeem then, unless another one was quicker. Users may \
-             reserve what is theirs if `coupon.user_may_reserve` is set."
+             reserve what is theirs if `coupon.user_may_reserve` is set; `x-allowed` names them then."
         }
         "redeem_issuance" => {
             "`order_amount` may be absent if the order holds the issuance. A hold that began before the end of \
              use may be redeemed after it."
         }
-        "release_issuance" => "Users may release what is theirs if `coupon.user_may_reserve` is set.",
+        "release_issuance" => {
+            "Users may release what is theirs if `coupon.user_may_reserve` is set; `x-allowed` names them then."
+        }
         "refund_issuance" => "`issued` and `remaining` of the coupon stay what they are.",
         "revoke_issuance" => {
             "With `return_quantity`, another one may be issued instead: `returned` of the coupon rises. The \

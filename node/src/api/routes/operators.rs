@@ -60,7 +60,7 @@ pub(super) const METRICS: Operation = Operation {
 
 /// Shows the OpenAPI document.
 pub(super) const OPENAPI: Operation = Operation {
-    handler: |_, _| Box::pin(async move { Ok(openapi::document()) }),
+    handler: |service, _| Box::pin(async move { Ok(openapi::document(service)) }),
     name: "openapi",
     summary: "This document",
     success: json(200, "Anything", &[]),
