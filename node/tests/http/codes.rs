@@ -339,9 +339,16 @@ async fn a_running_node_learns_of_a_new_secret_and_accepts_former_codes() {
 fn a_secret_is_added_only_to_a_database_that_is_there() {
     let data = tempfile::tempdir().unwrap();
     let (succeeded, _, errors) = run(&data, &["codes", "rotate"]);
+    let path = data.path().canonicalize().unwrap().join("data/firstcome.db");
+    let (named, hint) = (path.display().to_string(), "with the node's configuration");
     assert!(
-        !succeeded && errors.contains("unable to open database file"),
+        !succeeded && errors.contains(&named) && errors.contains(hint),
         "{errors}"
     );
     assert!(!data.path().join("data").exists());
+    // Another file is named, too.
+    std::fs::create_dir(data.path().join("data")).unwrap();
+    std::fs::write(&path, "no database".repeat(1_000)).unwrap();
+    let (succeeded, _, errors) = run(&data, &["codes", "rotate"]);
+    assert!(!succeeded && errors.contains(&named), "{errors}");
 }

@@ -73,6 +73,17 @@ pub enum OpenError {
     /// SQLite could not open the database.
     #[error("opening the database: {0}")]
     Database(#[from] sqlx::Error),
+    /// There is no file where a node's database was expected.
+    #[error("there is no database at {}: run the command in the directory where the node runs, or with the node's configuration", .0.display())]
+    Missing(PathBuf),
+    /// SQLite could not open a database beside the process that has it open.
+    #[error("opening the database {}: {source}", .path.display())]
+    Beside {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: sqlx::Error,
+    },
 }
 
 impl From<Unusable> for OpenError {
@@ -182,8 +193,20 @@ fn durable(path: &Path) -> SqliteConnectOptions {
 
 /// Connects to an existing database beside the process that has it open, which does the checkpoints.
 pub(super) async fn beside(path: &Path) -> Result<SqliteConnection, OpenError> {
-    let options = durable(path).create_if_missing(false);
-    Ok(options.pragma("wal_autocheckpoint", "0").connect().await?)
+    let file = |path: &Path, source| OpenError::File {
+        path: path.to_path_buf(),
+        source,
+    };
+    // The errors name the whole path: a relative one depends on where the command runs.
+    let path = std::path::absolute(path).map_err(|source| file(path, source))?;
+    match fs::metadata(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(OpenError::Missing(path)),
+        Err(error) => return Err(file(&path, error)),
+        Ok(_) => {}
+    }
+    let options = durable(&path).create_if_missing(false);
+    let connected = options.pragma("wal_autocheckpoint", "0").connect().await;
+    connected.map_err(|source| OpenError::Beside { path, source })
 }
 
 /// Returns the pool of the one connection that does checkpoints while there is time. The connection's thread
