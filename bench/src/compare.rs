@@ -31,9 +31,10 @@ use testkit::ids::CouponId;
 
 use crate::load::arrivals::{Bounds, Pace};
 use crate::load::coupons::{self, Wanted};
-use crate::load::crowd::Crowd;
-use crate::load::drive::{Plan, Run, drive};
+use crate::load::crowd::{Crowd, Users};
+use crate::load::drive::{GIVE_UP, Plan, Run, drive};
 use crate::load::flags::{duration, target};
+use crate::load::virtual_users::VirtualUsers;
 use crate::load::{Failed, ceiling};
 use crate::verify::{BAD_INPUT, CLEAN};
 use children::Service;
@@ -234,7 +235,7 @@ impl Bench<'_> {
             crowd: Crowd {
                 name: measurement.name.to_owned(),
                 repeats_ppm: 0,
-                users: measurement.users,
+                users: Users::limited_to(measurement.users),
                 seed: 0,
             },
             checkout: None,
@@ -242,8 +243,10 @@ impl Bench<'_> {
             bounds,
             warm_up,
             connections: measurement.connections,
+            virtual_users: VirtualUsers::default(),
             threads: processors(),
             limit: ANSWER_LIMIT,
+            gives_up_after: GIVE_UP,
             gives_way: measurement.pace == Pace::Closed,
         };
         let run = drive(plan, None, |_| ()).await?;
@@ -323,7 +326,7 @@ impl Bench<'_> {
             crowd: Crowd {
                 name: Self::name(),
                 repeats_ppm: 0,
-                users: None,
+                users: Users::New,
                 seed: 0,
             },
             checkout: None,
@@ -334,8 +337,10 @@ impl Bench<'_> {
             },
             warm_up: WARM_UP,
             connections: self.connections(),
+            virtual_users: VirtualUsers::default(),
             threads: processors(),
             limit: ANSWER_LIMIT,
+            gives_up_after: GIVE_UP,
             gives_way: true,
         };
         let ceiling = ceiling::measure(&plan, self.flags.duration).await?;

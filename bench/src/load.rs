@@ -2,6 +2,7 @@
 //! objectives.
 //!
 //! [`crowd`] determines user, key and coupon of each request, and [`arrivals`] determines its time.
+//! [`virtual_users`] determine when connections begin and pause.
 //! [`mod@drive`] runs threads of [`connection`]s, which read answers with [`response`] and count them in
 //! [`tally`]. With `--checkout`, [`checkout`] uses what was issued. [`testkit::history::file`] records them
 //! for the checker, and [`report`] shows them. [`ceiling`] is the highest rate of this tool itself.
@@ -19,6 +20,7 @@ pub mod report;
 pub mod response;
 pub(crate) mod scheduling;
 pub mod tally;
+pub mod virtual_users;
 
 use std::collections::HashSet;
 use std::fs::File;

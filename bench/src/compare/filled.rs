@@ -12,7 +12,7 @@ use testkit::ids::CouponId;
 
 use super::Bench;
 use crate::load::Failed;
-use crate::load::crowd::{self, Crowd};
+use crate::load::crowd::{self, Crowd, Users};
 use crate::prefilled::{PrefilledCoupon, Requester};
 
 /// Makes a coupon with this many issuances in this database.
@@ -56,7 +56,7 @@ async fn fill_store(store: &(impl Store<CouponKind> + CouponRows), issued: u64) 
     let crowd = Crowd {
         name: Bench::name(),
         repeats_ppm: 0,
-        users: None,
+        users: Users::New,
         seed: 0,
     };
     let coupon = PrefilledCoupon::make(store).await?;

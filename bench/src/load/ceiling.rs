@@ -16,6 +16,7 @@ use super::Failed;
 use super::arrivals::{Bounds, Pace};
 use super::connection::Target;
 use super::drive::{Plan, drive};
+use super::virtual_users::VirtualUsers;
 
 /// A figure above this share of the ceiling measures the tool more than the service.
 pub const SUSPECT_SHARE: f64 = 0.8;
@@ -43,6 +44,7 @@ pub async fn measure(plan: &Plan, duration: Duration) -> Result<f64, Failed> {
             requests: None,
         },
         warm_up: WARM_UP,
+        virtual_users: VirtualUsers::default(),
         ..plan.clone()
     };
     let run = drive(plan, None, |_| ()).await?;
@@ -118,7 +120,8 @@ async fn answer(mut stream: TcpStream) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::crowd::Crowd;
+    use crate::load::crowd::{Crowd, Users};
+    use crate::load::drive::GIVE_UP;
     use crate::load::response::parse;
 
     #[tokio::test]
@@ -129,7 +132,7 @@ mod tests {
             crowd: Crowd {
                 name: "x".into(),
                 repeats_ppm: 0,
-                users: None,
+                users: Users::New,
                 seed: 0,
             },
             checkout: None,
@@ -140,8 +143,10 @@ mod tests {
             },
             warm_up: Duration::ZERO,
             connections: 4,
+            virtual_users: VirtualUsers::default(),
             threads: 2,
             limit: Duration::from_secs(10),
+            gives_up_after: GIVE_UP,
             gives_way: true,
         };
         assert!(measure(&plan, Duration::from_millis(100)).await.unwrap() > 0.0);

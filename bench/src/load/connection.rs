@@ -17,7 +17,6 @@ use tokio::time::Sleep;
 
 use super::arrivals::Arrival;
 use super::checkout;
-use super::crowd::Crowd;
 use super::drive::Worker;
 use super::response::{self, ANSWER_BYTES_MAX, Response};
 use super::tally::{Failure, ISSUE};
@@ -200,8 +199,11 @@ impl Connection {
     }
 }
 
-/// Sends arrivals until there are no more.
-pub(super) async fn serve(worker: Rc<Worker>, mut connection: Connection) {
+/// Sends arrivals until there are no more, as the virtual user at this place.
+pub(super) async fn serve(worker: Rc<Worker>, place: usize, mut connection: Connection) {
+    let users = &worker.plan.virtual_users;
+    let Some(begins) = users.begins(place) else { return };
+    worker.pause(begins).await;
     let mut request = Vec::with_capacity(512);
     let mut redial = REDIAL.0;
     while let Some(arrival) = worker.arrivals.next().await {
@@ -217,6 +219,7 @@ pub(super) async fn serve(worker: Rc<Worker>, mut connection: Connection) {
             Err(_) => redial = REDIAL.0,
         }
         checkout::go_on(&worker, &mut connection).await;
+        worker.pause(users.thinks()).await;
     }
 }
 
@@ -228,7 +231,7 @@ async fn ask(
     request: &mut Vec<u8>,
 ) -> Result<Option<IssuanceId>, Failure> {
     let asked = worker.plan.crowd.asked(arrival.number);
-    let coupon = worker.plan.coupons[Crowd::coupon(asked, worker.plan.coupons.len())];
+    let coupon = worker.plan.coupons[worker.plan.crowd.coupon(asked, worker.plan.coupons.len())];
     let mut called = Instant::now();
     let outcome = match connection.connect().await {
         Ok(()) => {

@@ -9,16 +9,33 @@ use testkit::ids::CouponId;
 /// service's limit.
 pub const NAME_BYTES_MAX: usize = 32;
 
+/// The users who send the requests of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Users {
+    /// A new user for each request.
+    New,
+    /// This many users in turn, each of whom sends many requests with new keys.
+    InTurn(u64),
+    /// For each request, with a new key, one of this many users and one of the coupons, both drawn at random.
+    Drawn(u64),
+}
+
+impl Users {
+    /// Returns this many users in turn; new users if there is no number.
+    pub fn limited_to(number: Option<u64>) -> Self {
+        number.map_or(Self::New, Self::InTurn)
+    }
+}
+
 /// The users of a run.
 #[derive(Debug, Clone)]
 pub struct Crowd {
     /// The name of the run, which makes its users and keys different from those of other runs.
     pub name: String,
-    /// Requests in a million that come from earlier users.
+    /// Requests in a million that come from earlier users. Only new users repeat requests.
     pub repeats_ppm: u32,
-    /// Number of users, each of whom sends many requests with new keys; `None` if each request has a new
-    /// user.
-    pub users: Option<u64>,
+    /// The users.
+    pub users: Users,
     /// The seed of random choices.
     pub seed: u64,
 }
@@ -35,11 +52,11 @@ pub struct UserRequest {
 impl Crowd {
     /// Returns the request with this number.
     pub fn asked(&self, number: u64) -> UserRequest {
-        if let Some(users) = self.users {
-            return UserRequest {
-                user: number % users.max(1),
-                key: number,
-            };
+        let of_user = |user| UserRequest { user, key: number };
+        match self.users {
+            Users::New => {}
+            Users::InTurn(users) => return of_user(number % users.max(1)),
+            Users::Drawn(users) => return of_user(mix(self.seed ^ 2, number) % users.max(1)),
         }
         let (user, repeated) = self.first(number);
         // Half of the repeats replay a request whose answer got lost; the other half want a second coupon.
@@ -63,10 +80,15 @@ impl Crowd {
         }
     }
 
-    /// Returns the index of the coupon that this user requests, always the same one.
-    pub fn coupon(asked: UserRequest, coupons: usize) -> usize {
+    /// Returns the index of the coupon that is requested. A user who is not drawn always requests the same
+    /// one.
+    pub fn coupon(&self, asked: UserRequest, coupons: usize) -> usize {
+        let number = match self.users {
+            Users::New | Users::InTurn(_) => asked.user,
+            Users::Drawn(_) => mix(self.seed ^ 3, asked.key),
+        };
         // The remainder fits in a usize.
-        usize::try_from(asked.user % coupons.max(1) as u64).unwrap_or(0)
+        usize::try_from(number % coupons.max(1) as u64).unwrap_or(0)
     }
 
     /// Writes the user's id.
@@ -125,7 +147,7 @@ mod tests {
 
     use testkit::ids::{RequestKey, UserId};
 
-    fn crowd(repeats_ppm: u32, users: Option<u64>) -> Crowd {
+    fn crowd(repeats_ppm: u32, users: Users) -> Crowd {
         Crowd {
             name: "0123456789abcdef".repeat(2),
             repeats_ppm,
@@ -136,7 +158,7 @@ mod tests {
 
     #[test]
     fn without_repeats_each_request_has_a_new_user() {
-        let crowd = crowd(0, None);
+        let crowd = crowd(0, Users::New);
         for number in 0..1_000 {
             assert_eq!(
                 crowd.asked(number),
@@ -150,7 +172,7 @@ mod tests {
 
     #[test]
     fn repeats_have_the_wanted_share_and_half_of_them_are_replays() {
-        let crowd = crowd(50_000, None);
+        let crowd = crowd(50_000, Users::New);
         let (mut repeats, mut replays, mut first) = (0, 0, HashMap::new());
         for number in 0..100_000 {
             let asked = crowd.asked(number);
@@ -173,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_limited_number_of_users_sends_each_request_with_a_new_key() {
-        let crowd = crowd(50_000, Some(3));
+        let crowd = crowd(50_000, Users::InTurn(3));
         let asked: Vec<UserRequest> = (0..99).map(|number| crowd.asked(number)).collect();
         assert_eq!(
             asked
@@ -195,7 +217,7 @@ mod tests {
 
     #[test]
     fn user_ids_and_keys_are_valid_and_distinct() {
-        let crowd = crowd(0, None);
+        let crowd = crowd(0, Users::New);
         let mut seen = HashSet::new();
         for number in (0..1_000).chain([u64::MAX]) {
             let (mut user, mut key) = (Vec::new(), Vec::new());
@@ -237,11 +259,33 @@ mod tests {
 
     #[test]
     fn a_user_always_requests_the_same_coupon() {
-        let crowd = crowd(500_000, None);
+        let crowd = crowd(500_000, Users::New);
         for number in 0..1_000 {
             let asked = crowd.asked(number);
-            let first = Crowd::coupon(crowd.asked(asked.user), 7);
-            assert_eq!(Crowd::coupon(asked, 7), first);
+            let first = crowd.coupon(crowd.asked(asked.user), 7);
+            assert_eq!(crowd.coupon(asked, 7), first);
         }
+    }
+
+    #[test]
+    fn drawn_users_come_again_and_ask_for_any_coupon() {
+        let crowd = crowd(0, Users::Drawn(20));
+        let mut asked_for: HashMap<u64, HashSet<usize>> = HashMap::new();
+        for number in 0..2_000 {
+            let asked = crowd.asked(number);
+            assert_eq!((asked.key, crowd.asked(number)), (number, asked));
+            asked_for
+                .entry(asked.user)
+                .or_default()
+                .insert(crowd.coupon(asked, 5));
+        }
+        assert_eq!(asked_for.len(), 20);
+        assert!(
+            asked_for.values().all(|coupons| coupons.len() == 5),
+            "{asked_for:?}"
+        );
+        // They do not come in turn.
+        let first: HashSet<u64> = (0..20).map(|number| crowd.asked(number).user).collect();
+        assert!(first.len() < 20);
     }
 }

@@ -20,14 +20,17 @@ use super::crowd::Crowd;
 use super::response::Response;
 use super::scheduling;
 use super::tally::{Failure, Tally};
+use super::virtual_users::VirtualUsers;
 use testkit::history::file::{HistoryFile, Recorder};
 
-/// If requests fail and no request is answered for this long, the service is gone and the run ends.
-const GIVE_UP: Duration = Duration::from_secs(5);
+/// If requests fail and no request is answered for this long, the service is usually gone.
+pub const GIVE_UP: Duration = Duration::from_secs(5);
 /// How long threads may take to end after the last limit of a request.
 const GRACE: Duration = Duration::from_secs(5);
 /// Time between two checks of progress.
 const POLL: Duration = Duration::from_millis(100);
+/// Longest sleep of a virtual user until it looks whether the run was stopped.
+const PAUSE: Duration = Duration::from_millis(500);
 /// Maximum number of connections that one thread makes at a time. More connections at a time would overflow
 /// the queue of a listener, and the system retries only after a second.
 const DIALS: usize = 32;
@@ -51,10 +54,14 @@ pub struct Plan {
     pub warm_up: Duration,
     /// Connections, each with one request at a time.
     pub connections: usize,
+    /// When each connection begins, and how long it pauses between two requests.
+    pub virtual_users: VirtualUsers,
     /// Threads that share the connections.
     pub threads: usize,
     /// How long an answer may take.
     pub limit: Duration,
+    /// The run ends if requests fail and no request is answered for this long.
+    pub gives_up_after: Duration,
     /// True if the threads must not preempt other threads of this machine. False for a load that must send at
     /// exact times.
     pub gives_way: bool,
@@ -137,6 +144,16 @@ struct Counts {
 }
 
 impl Worker {
+    /// Waits for this long. Returns early if the run is stopped.
+    pub(super) async fn pause(&self, duration: Duration) {
+        let mut left = duration;
+        while !left.is_zero() && !self.arrivals.stopped() {
+            let slice = left.min(PAUSE);
+            tokio::time::sleep(slice).await;
+            left -= slice;
+        }
+    }
+
     /// Adds a step whose answer was dropped.
     pub(super) fn count_dropped(&self, step: &'static str, called: Instant) {
         if called >= self.measured_from {
@@ -309,7 +326,7 @@ async fn watch(
                 let now = Instant::now();
                 let (answered, failed) = ended(counts);
                 progress(Progress { elapsed: now.saturating_duration_since(start), ended: answered + failed, failed });
-                if last_answer.is_too_old(answered, failed, now) {
+                if last_answer.is_too_old(answered, failed, now, plan.gives_up_after) {
                     gave_up = true;
                     arrivals.stop();
                 }
@@ -348,7 +365,7 @@ struct LastAnswer {
 
 impl LastAnswer {
     /// True if requests have failed since the last answer, and that answer is too long ago.
-    fn is_too_old(&mut self, answered: u64, failed: u64, now: Instant) -> bool {
+    fn is_too_old(&mut self, answered: u64, failed: u64, now: Instant, limit: Duration) -> bool {
         if answered > self.answered {
             *self = Self {
                 answered,
@@ -356,8 +373,16 @@ impl LastAnswer {
                 since: now,
             };
         }
-        failed > self.failed && now.saturating_duration_since(self.since) > GIVE_UP
+        failed > self.failed && now.saturating_duration_since(self.since) > limit
     }
+}
+
+/// A connection that was made before the run.
+struct Made {
+    /// Its index among the connections of all threads.
+    place: usize,
+    is_up: bool,
+    connection: Connection,
 }
 
 /// One thread.
@@ -383,7 +408,7 @@ impl Job {
         };
         let local = LocalSet::new();
         let connections = runtime.block_on(local.run_until(self.connect()));
-        let up = connections.iter().filter(|(up, _)| *up).count();
+        let up = connections.iter().filter(|made| made.is_up).count();
         if reports.blocking_send(Report::Connected(up)).is_err() {
             return;
         }
@@ -416,7 +441,7 @@ impl Job {
             tokio::time::sleep_until((measured_from - worker.plan.warm_up).into()).await;
             let serving: Vec<_> = connections
                 .into_iter()
-                .map(|(_, connection)| tokio::task::spawn_local(serve(Rc::clone(&worker), connection)))
+                .map(|made| tokio::task::spawn_local(serve(Rc::clone(&worker), made.place, made.connection)))
                 .collect();
             for connection in serving {
                 let _ = connection.await;
@@ -428,9 +453,8 @@ impl Job {
         let _ = reports.blocking_send(Report::Done(tally));
     }
 
-    /// Returns the thread's connections, each with true if the connection is up. A connection that is down
-    /// connects before its first request.
-    async fn connect(&self) -> Vec<(bool, Connection)> {
+    /// Returns the thread's connections. A connection that is down connects before its first request.
+    async fn connect(&self) -> Vec<Made> {
         let mine = (self.thread..self.plan.connections).step_by(self.threads);
         let targets = &self.plan.targets;
         let mut made = Vec::new();
@@ -438,10 +462,17 @@ impl Job {
         for some in places.chunks(DIALS) {
             let dials: Vec<_> = some
                 .iter()
+                .copied()
                 .map(|place| {
                     let mut connection =
                         Connection::new(targets[place % targets.len()].clone(), self.plan.limit);
-                    tokio::task::spawn_local(async move { (connection.connect().await.is_ok(), connection) })
+                    tokio::task::spawn_local(async move {
+                        Made {
+                            place,
+                            is_up: connection.connect().await.is_ok(),
+                            connection,
+                        }
+                    })
                 })
                 .collect();
             for dial in dials {

@@ -11,9 +11,10 @@ use super::Failed;
 use super::arrivals::{Bounds, Pace};
 use super::checkout::Checkout;
 use super::connection::Target;
-use super::crowd::{Crowd, NAME_BYTES_MAX};
-use super::drive::Plan;
+use super::crowd::{Crowd, NAME_BYTES_MAX, Users};
+use super::drive::{GIVE_UP, Plan};
 use super::report::Slo;
+use super::virtual_users::VirtualUsers;
 
 /// Duration of a run without other bounds.
 const DURATION: Duration = Duration::from_secs(10);
@@ -144,7 +145,7 @@ impl Load {
             crowd: Crowd {
                 name,
                 repeats_ppm: (self.repeats * 1e6) as u32,
-                users: self.users,
+                users: Users::limited_to(self.users),
                 seed: self.seed.unwrap_or_else(rand::random),
             },
             checkout: self.checkout().transpose()?,
@@ -152,8 +153,10 @@ impl Load {
             bounds,
             warm_up: self.warm_up,
             connections: self.connections,
+            virtual_users: VirtualUsers::default(),
             threads: self.threads.map_or(processors, usize::from),
             limit: self.timeout,
+            gives_up_after: GIVE_UP,
             gives_way: pace == Pace::Closed,
         })
     }

@@ -356,9 +356,11 @@ fn row(text: &mut String, name: &str, count: u64, rate: f64, latency: &Latency) 
 mod tests {
     use super::*;
     use crate::load::arrivals::Bounds;
-    use crate::load::crowd::Crowd;
+    use crate::load::crowd::{Crowd, Users};
+    use crate::load::drive::GIVE_UP;
     use crate::load::response::parse;
     use crate::load::tally::Failure;
+    use crate::load::virtual_users::VirtualUsers;
 
     const NONE: Slo = Slo {
         p99: None,
@@ -373,7 +375,7 @@ mod tests {
             crowd: Crowd {
                 name: "x".into(),
                 repeats_ppm: 0,
-                users: None,
+                users: Users::New,
                 seed: 0,
             },
             checkout: None,
@@ -384,8 +386,10 @@ mod tests {
             },
             warm_up: Duration::ZERO,
             connections: 7,
+            virtual_users: VirtualUsers::default(),
             threads: 1,
             limit: Duration::from_secs(1),
+            gives_up_after: GIVE_UP,
             gives_way: false,
         }
     }

@@ -17,9 +17,10 @@ use crate::compare::processor_time;
 use crate::load::Failed;
 use crate::load::arrivals::{Bounds, Pace};
 use crate::load::coupons::{self, Wanted};
-use crate::load::crowd::Crowd;
+use crate::load::crowd::{Crowd, Users};
 use crate::load::drive::{Plan, Run, drive};
 use crate::load::flags::target;
+use crate::load::virtual_users::VirtualUsers;
 
 /// How long an answer may take: longer than rivals wait for a lock, so that their own answer is seen.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
@@ -213,7 +214,7 @@ pub(super) fn plan(demand: Demand) -> Plan {
         crowd: Crowd {
             name: name(),
             repeats_ppm: demand.repeats_ppm,
-            users: None,
+            users: Users::New,
             seed: 0,
         },
         checkout: None,
@@ -221,8 +222,10 @@ pub(super) fn plan(demand: Demand) -> Plan {
         bounds: demand.bounds,
         warm_up: Duration::ZERO,
         connections: demand.connections,
+        virtual_users: VirtualUsers::default(),
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         limit: ANSWER_LIMIT,
+        gives_up_after: ANSWER_LIMIT,
         gives_way: true,
     }
 }
