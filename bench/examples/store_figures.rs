@@ -74,7 +74,7 @@ async fn measure(store: &(impl Store<CouponKind> + CouponRows)) -> Result<()> {
     Ok(())
 }
 
-/// Stores this many rows in batches of one size. Returns the sorted times of the batches.
+/// Stores at least this many rows in batches of one size. Returns the sorted times of the batches.
 async fn fill(
     store: &dyn EntryStore<CouponKind>,
     coupon: &PrefilledCoupon,
@@ -83,15 +83,9 @@ async fn fill(
 ) -> Result<Vec<Duration>> {
     // Sixteen characters. Like the ids of real users, these ids are not in order.
     let user = |number: u64| UserId::parse(&format!("{:016x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
-    let mut times = Vec::new();
-    for first in (1..=rows).step_by(usize::try_from(batch_rows)?) {
-        let batch = coupon.batch(first..=first + batch_rows - 1, |number| {
-            Ok((user(number)?, RequestKey::random()))
-        })?;
-        let started = Instant::now();
-        coupon.write(store, &batch).await?;
-        times.push(started.elapsed());
-    }
+    let is_over = |batches: u64| batches * batch_rows >= rows;
+    let requester = |number| Ok((user(number)?, RequestKey::random()));
+    let mut times = coupon.timed(store, batch_rows, is_over, requester).await?;
     times.sort();
     Ok(times)
 }

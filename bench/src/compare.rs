@@ -5,6 +5,7 @@
 //! measured in turn, in several rounds. Each round has its own ratios, and medians are shown with the minimum
 //! and the maximum of all rounds.
 
+mod alone;
 mod batches;
 mod children;
 mod exports;
@@ -19,7 +20,7 @@ mod routes;
 pub(crate) mod series;
 mod sleeping;
 mod stores;
-mod three;
+pub(crate) mod three;
 mod uses;
 
 use std::path::{Path, PathBuf};

@@ -3,6 +3,7 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use actors::coupon::CouponKind;
 use actors::coupon::entry::CouponRun;
@@ -125,6 +126,27 @@ impl PrefilledCoupon {
                 .await?;
         }
         Ok(())
+    }
+
+    /// Stores issuances from the first one on, in batches of `rows`, until `is_over` is true of the number of
+    /// batches. Returns how long each batch took to store. Making its text from the issuances counts, making
+    /// the issuances does not.
+    pub async fn timed(
+        &self,
+        store: &dyn EntryStore<CouponKind>,
+        rows: u64,
+        mut is_over: impl FnMut(u64) -> bool,
+        mut requester: impl FnMut(u64) -> Requester,
+    ) -> Result<Vec<Duration>, PrefillError> {
+        let mut times = Vec::new();
+        while !is_over(times.len() as u64) {
+            let first = times.len() as u64 * rows + 1;
+            let batch = self.batch(first..=first + rows - 1, &mut requester)?;
+            let begun = Instant::now();
+            self.write(store, &batch).await?;
+            times.push(begun.elapsed());
+        }
+        Ok(times)
     }
 
     /// Stores a batch of this coupon. It is an error if a row was not stored.

@@ -3,13 +3,13 @@
 
 use std::fmt::Write as _;
 
-use actors::metrics::{BATCH_ROWS, COMMIT_SECONDS};
+use actors::metrics::COMMIT_SECONDS;
 
+use super::alone::Alone;
 use super::series::{Series, verdict};
 use super::stores::StoreServer;
 use super::{Bench, millis, prometheus};
 use crate::load::Failed;
-use crate::load::arrivals::Pace;
 
 /// One connection measures a single commit, with which the others are compared.
 const CONNECTIONS: [usize; 5] = [1, 16, 64, 256, 1_024];
@@ -17,19 +17,18 @@ const CONNECTIONS: [usize; 5] = [1, 16, 64, 256, 1_024];
 /// (second). A request waits for the commit in progress and for its own commit.
 const FEW: (usize, f64) = (16, 2.5);
 
-#[derive(Default)]
 struct Row {
     rate: Series,
     p50: Series,
     p99: Series,
-    rows: Series,
     commit: Series,
     lone: Series,
+    alone: Alone,
 }
 
 pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
-    let mut text = "| store | connections | issued per second | p50 ms | p99 ms | rows a batch | commit ms | p50 in single commits |\n\
-                    |---|---|---|---|---|---|---|---|\n"
+    let mut text = "| store | connections | issued per second | p50 ms | p99 ms | rows a batch | commit ms | p50 in single commits | the store alone, per second | of the store alone |\n\
+                    |---|---|---|---|---|---|---|---|---|---|\n"
         .to_owned();
     let mut targets = String::new();
     for measured in bench.servers() {
@@ -38,7 +37,7 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
             Err(why) => {
                 let _ = writeln!(
                     text,
-                    "| {}: NOT MEASURED: {why} | – | – | – | – | – | – | – |",
+                    "| {}: NOT MEASURED: {why} | – | – | – | – | – | – | – | – | – |",
                     measured.name
                 );
                 continue;
@@ -50,17 +49,19 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
                 rate,
                 p50,
                 p99,
-                rows,
                 commit,
                 lone,
+                alone,
             } = row;
             let (rate, rows, commit, lone_shown) =
-                (rate.shown(0), rows.shown(1), commit.shown(1), lone.shown(1));
+                (rate.shown(0), alone.rows.shown(1), commit.shown(1), lone.shown(1));
             let (p50, p99) = (p50.shown(1), p99.shown(1));
             let _ = writeln!(
                 text,
-                "| {} | {connections} | {rate} | {p50} | {p99} | {rows} | {commit} | {lone_shown} |",
-                measured.name
+                "| {} | {connections} | {rate} | {p50} | {p99} | {rows} | {commit} | {lone_shown} | {} | {} |",
+                measured.name,
+                alone.rate.shown(0),
+                alone.share.shown(2)
             );
             if connections == FEW.0 {
                 let _ = write!(
@@ -75,7 +76,8 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
     }
     let _ = write!(
         text,
-        "\nTarget: at {} connections a median of at most {} single commits.{targets} {}",
+        "\nTarget: at {} connections a median of at most {} single commits.{targets} The store alone: one connection stores the same rows in batches of the \
+         same size, without a node. {}",
         FEW.0,
         FEW.1,
         bench.settings()
@@ -85,14 +87,26 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
 
 /// Starts a node on a new database, and measures it with each number of connections in turn, round after
 /// round.
-async fn measure(bench: &Bench<'_>, server: &StoreServer) -> Result<[Row; CONNECTIONS.len()], Failed> {
+async fn measure(bench: &Bench<'_>, server: &StoreServer) -> Result<Vec<Row>, Failed> {
     let node = bench.node(&server.fresh(bench).await?)?;
-    let mut rows: [Row; CONNECTIONS.len()] = Default::default();
+    let mut rows = Vec::new();
+    for _ in CONNECTIONS {
+        let [rate, p50, p99, commit, lone] = Default::default();
+        let alone = Alone::of(server, bench).await?;
+        rows.push(Row {
+            rate,
+            p50,
+            p99,
+            commit,
+            lone,
+            alone,
+        });
+    }
     for _ in 0..bench.flags.rounds {
         let mut lone = f64::NAN;
         for (connections, row) in CONNECTIONS.into_iter().zip(&mut rows) {
             let before = node.metrics().await?;
-            let run = bench.issue(&node, 1, Pace::Closed, connections).await?;
+            let run = row.alone.beside(bench, &node, connections).await?;
             let after = node.metrics().await?;
             let p50 = millis(run.percentile(50.0));
             if connections == 1 {
@@ -101,8 +115,6 @@ async fn measure(bench: &Bench<'_>, server: &StoreServer) -> Result<[Row; CONNEC
             row.rate.add(run.rate());
             row.p50.add(p50);
             row.p99.add(millis(run.percentile(99.0)));
-            row.rows
-                .add(prometheus::mean(&before, &after, BATCH_ROWS).ok_or("the node counted no batch")?);
             row.commit.add(
                 1_000.0
                     * prometheus::mean(&before, &after, COMMIT_SECONDS).ok_or("the node timed no commit")?,

@@ -8,6 +8,7 @@ use reqwest::StatusCode;
 use testkit::ids::CouponId;
 use testkit::process::{Process, without_settings};
 
+use super::three::Three;
 use super::{ANSWER_LIMIT, Bench, prometheus};
 use crate::beside;
 use crate::load::Failed;
@@ -63,6 +64,12 @@ impl Bench<'_> {
             .arg("--data-dir")
             .arg(data);
         Service::start(command, &data.join("log"))
+    }
+
+    /// Starts three nodes of one cluster over this store.
+    pub(super) async fn three(&self, store_url: &str) -> Result<Three, Failed> {
+        let program = beside(self.flags.firstcome.as_deref(), "firstcome")?;
+        Three::start(&program, self.scratch, store_url).await
     }
 
     /// Starts the bare route.

@@ -51,16 +51,22 @@ async fn fill(
     Ok(coupons)
 }
 
-/// Fills a coupon, with user ids and keys of the same form as in the load.
+/// Makes a coupon and fills it.
 async fn fill_store(store: &(impl Store<CouponKind> + CouponRows), issued: u64) -> Result<CouponId, Failed> {
+    let coupon = PrefilledCoupon::make(store).await?;
+    coupon.fill(store, issued, BATCH_ROWS_MAX, requester()).await?;
+    Ok(CouponId::new(coupon.id.get()).ok_or("a coupon without an id")?)
+}
+
+/// Returns users and keys of the same form as in the load.
+pub(super) fn requester() -> impl FnMut(u64) -> Requester {
     let crowd = Crowd {
         name: Bench::name(),
         repeats_ppm: 0,
         users: Users::New,
         seed: 0,
     };
-    let coupon = PrefilledCoupon::make(store).await?;
-    let requester = |number: u64| -> Requester {
+    move |number| {
         let (asked, mut user, mut key) = (
             crowd::UserRequest {
                 user: number,
@@ -76,7 +82,5 @@ async fn fill_store(store: &(impl Store<CouponKind> + CouponRows), issued: u64) 
             UserId::parse(&String::from_utf8_lossy(&user))?,
             RequestKey::parse(&String::from_utf8_lossy(&key))?,
         ))
-    };
-    coupon.fill(store, issued, BATCH_ROWS_MAX, requester).await?;
-    Ok(CouponId::new(coupon.id.get()).ok_or("a coupon without an id")?)
+    }
 }

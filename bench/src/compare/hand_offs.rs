@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use super::filled::filled;
 use super::series::verdict;
 use super::stores::StoreServer;
-use super::three::{NODES, Three};
+use super::three::NODES;
 use super::{ANSWER_LIMIT, Bench, millis};
 use crate::load::Failed;
 
@@ -89,7 +89,7 @@ async fn measure(bench: &Bench<'_>, server: &StoreServer) -> Result<(Vec<Duratio
     for _ in 0..COUPONS {
         coupons.push(filled(&url, issued(bench)).await?);
     }
-    let mut three = Three::start(bench, &url).await?;
+    let mut three = bench.three(&url).await?;
     let probe = PauseProbe::begin(&coupons, three.client(), three.urls(None));
     // The first request waits until its coupon is loaded, which is not a move.
     probe.all_answered().await?;

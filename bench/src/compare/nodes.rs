@@ -111,7 +111,7 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
 }
 
 async fn measure(bench: &Bench<'_>, server: &StoreServer) -> Result<Figures, Failed> {
-    let mut three = Three::start(bench, &server.fresh(bench).await?).await?;
+    let mut three = bench.three(&server.fresh(bench).await?).await?;
     let mut figures = Figures::default();
     for _ in 0..bench.flags.rounds {
         let local = issued(bench, &three, At::Owner).await?;

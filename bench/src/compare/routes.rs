@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use testkit::ids::CouponId;
 
+use super::alone::Alone;
 use super::children::Service;
 use super::series::{Series, verdict};
 use super::stores::StoreServer;
@@ -20,7 +21,8 @@ enum RowRequest {
     Door(CouponId),
     /// A coupon that all requesting users have already, and the name of the run that gave it to them.
     Owner(CouponId, String),
-    Issue,
+    /// Issues a new coupon. Has the same store without a node, with which it is compared.
+    Issue(Box<Alone>),
 }
 
 /// The target of a row, at 256 connections.
@@ -97,29 +99,43 @@ pub(super) async fn table(bench: &Bench<'_>) -> Result<String, Failed> {
                 }
                 rows.push(row(
                     &format!("issued and committed, {}", measured.name),
-                    RowRequest::Issue,
+                    RowRequest::Issue(Box::new(Alone::of(store, bench).await?)),
                     issuing(store),
                     children.len(),
                 ));
                 children.push(node);
             }
             Err(why) => absent.push(format!(
-                "| {}: NOT MEASURED: {why} | – | – | – | – | – | – |",
+                "| {}: NOT MEASURED: {why} | – | – | – | – | – | – | – |",
                 measured.name
             )),
         }
     }
     measure(bench, &children, &mut rows).await?;
     let mut text =
-        "| answer | per second | of the bare route | target | p50 ms | p99 ms | p99 / p50 |\n|---|---|---|---|---|---|---|\n".to_owned();
+        "| answer | per second | of the bare route | of the store alone | target | p50 ms | p99 ms | p99 / p50 |\n|---|---|---|---|---|---|---|---|\n".to_owned();
     for row in &rows {
         write_row(&mut text, row);
     }
     for line in absent {
         let _ = writeln!(text, "{line}");
     }
-    let _ = write!(text, "\n{}", bench.settings());
+    let _ = write!(
+        text,
+        "\nThe store alone: one connection stores the same rows in batches of the same size, without a node.{} {}",
+        rows_of_batches(&rows),
+        bench.settings()
+    );
     Ok(text)
+}
+
+/// Returns how many rows the batches of each store have.
+fn rows_of_batches(rows: &[Row]) -> String {
+    let batches = rows.iter().filter_map(|row| match &row.request {
+        RowRequest::Issue(alone) => Some(format!(" Rows a batch, {}: {}.", row.name, alone.rows.shown(1))),
+        _ => None,
+    });
+    batches.collect()
 }
 
 /// Measures all rows in turn, in several rounds.
@@ -127,7 +143,7 @@ async fn measure(bench: &Bench<'_>, children: &[Service], rows: &mut [Row]) -> R
     for _ in 0..bench.flags.rounds {
         let mut bare = f64::NAN;
         for row in &mut *rows {
-            let run = measure_row(bench, &children[row.child], &row.request)
+            let run = measure_row(bench, &children[row.child], &mut row.request)
                 .await
                 .map_err(|error| format!("{}: {error}", row.name))?;
             if matches!(row.request, RowRequest::Bare) {
@@ -155,15 +171,27 @@ fn write_row(text: &mut String, row: &Row) {
     let share = row.target.share.map_or("–".to_owned(), |share| {
         format!("≥ {share}: {}", verdict(row.ratio.median() >= share))
     });
+    let of_store = match &row.request {
+        RowRequest::Issue(alone) => alone.share.shown(2),
+        _ => "–".to_owned(),
+    };
     let limit = row.target.spread.map_or(String::new(), |spread| {
         format!(", ≤ {spread}: {}", verdict(row.spread.median() <= spread))
     });
     let _ = writeln!(
         text,
-        "| {} | {rate} | {ratio} | {share} | {p50} | {p99} | {}{limit} |",
+        "| {} | {rate} | {ratio} | {of_store} | {share} | {p50} | {p99} | {}{limit} |",
         row.name,
         row.spread.shown(1)
     );
+    if let RowRequest::Issue(alone) = &row.request {
+        let _ = writeln!(
+            text,
+            "| {}: the store alone | {} | – | 1.00 | – | – | – | – |",
+            row.name,
+            alone.rate.shown(0)
+        );
+    }
 }
 
 fn row(name: &str, request: RowRequest, target: Target, child: usize) -> Row {
@@ -181,13 +209,13 @@ fn row(name: &str, request: RowRequest, target: Target, child: usize) -> Row {
     }
 }
 
-async fn measure_row(bench: &Bench<'_>, child: &Service, request: &RowRequest) -> Result<Run, Failed> {
+async fn measure_row(bench: &Bench<'_>, child: &Service, request: &mut RowRequest) -> Result<Run, Failed> {
     let name = Bench::name();
     let (coupon, users, name, expected) = match request {
-        RowRequest::Issue => return bench.issue(child, 1, Pace::Closed, bench.connections()).await,
+        RowRequest::Issue(alone) => return alone.beside(bench, child, bench.connections()).await,
         RowRequest::Bare => (CouponId::new(1).ok_or("no id")?, None, &name, "issued"),
         RowRequest::Door(coupon) => (*coupon, None, &name, "SOLD_OUT"),
-        RowRequest::Owner(coupon, name) => (*coupon, Some(OWNERS_USERS), name, "ALREADY_ISSUED"),
+        RowRequest::Owner(coupon, name) => (*coupon, Some(OWNERS_USERS), &*name, "ALREADY_ISSUED"),
     };
     let before = if expected == "issued" {
         0.0

@@ -1,34 +1,34 @@
 //! Three nodes of one cluster, over one store, as child processes.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use actors::ids::SHARDS;
 use reqwest::{Client, StatusCode};
 use serde::Deserialize;
 
+use super::ANSWER_LIMIT;
 use super::children::ADMIN_TOKEN;
-use super::{ANSWER_LIMIT, Bench};
-use crate::beside;
 use crate::cluster::node::ClusterNode;
 use crate::load::Failed;
 use testkit::ports::free_port;
 
 /// Number of nodes.
-pub(super) const NODES: usize = 3;
+pub(crate) const NODES: usize = 3;
 /// How long nodes may take to start, to stop, or to share the shards.
 const LIMIT: Duration = Duration::from_secs(60);
 /// Time between two checks.
 const POLL: Duration = Duration::from_millis(20);
 
 /// The nodes, by index.
-pub(super) struct Three {
+pub(crate) struct Three {
     nodes: Vec<ClusterNode>,
     client: Client,
 }
 
 /// The owner of each shard, by its number.
-pub(super) type Owners = HashMap<u16, Option<String>>;
+pub(crate) type Owners = HashMap<u16, Option<String>>;
 
 #[derive(Debug, Deserialize)]
 struct View {
@@ -42,12 +42,13 @@ struct Shard {
 }
 
 impl Three {
-    /// Starts the nodes, and waits until they share the shards and no shard moves.
-    pub(super) async fn start(bench: &Bench<'_>, store_url: &str) -> Result<Self, Failed> {
-        let program = beside(bench.flags.firstcome.as_deref(), "firstcome")?.canonicalize()?;
+    /// Starts nodes of this program over this store, and waits until they share the shards and no shard
+    /// moves. `scratch` is a directory for their logs and their data.
+    pub(crate) async fn start(program: &Path, scratch: &Path, store_url: &str) -> Result<Self, Failed> {
+        let program = program.canonicalize()?;
         let directory = tempfile::Builder::new()
             .prefix("three-")
-            .tempdir_in(bench.scratch)?
+            .tempdir_in(scratch)?
             .keep();
         let mut nodes = Vec::new();
         for number in 1..=NODES {
@@ -82,21 +83,21 @@ impl Three {
     }
 
     /// Returns a client for requests that are not part of the load.
-    pub(super) fn client(&self) -> &Client {
+    pub(crate) fn client(&self) -> &Client {
         &self.client
     }
 
-    pub(super) fn node(&self, place: usize) -> &ClusterNode {
+    pub(crate) fn node(&self, place: usize) -> &ClusterNode {
         &self.nodes[place % NODES]
     }
 
     /// Returns the index of the node with this name.
-    pub(super) fn place(&self, name: &str) -> Option<usize> {
+    pub(crate) fn place(&self, name: &str) -> Option<usize> {
         self.nodes.iter().position(|node| node.name() == name)
     }
 
     /// Returns the URLs of the running nodes, without that of the node at the index `but`.
-    pub(super) fn urls(&self, but: Option<usize>) -> Vec<String> {
+    pub(crate) fn urls(&self, but: Option<usize>) -> Vec<String> {
         let others = self
             .nodes
             .iter()
@@ -106,7 +107,7 @@ impl Three {
     }
 
     /// Returns the shards' owners, as this node sees them.
-    pub(super) async fn owners(&self, node: &ClusterNode) -> Result<Owners, Failed> {
+    pub(crate) async fn owners(&self, node: &ClusterNode) -> Result<Owners, Failed> {
         let request = self
             .client
             .get(format!("{}/v1/cluster", node.url()))
@@ -121,7 +122,7 @@ impl Three {
 
     /// Waits until all running nodes are ready and share the shards: each has at least half of an equal
     /// share.
-    pub(super) async fn settled(&self) -> Result<(), Failed> {
+    pub(crate) async fn settled(&self) -> Result<(), Failed> {
         let begun = Instant::now();
         let running: Vec<&ClusterNode> = self.nodes.iter().filter(|node| node.is_running()).collect();
         let share = usize::from(SHARDS) / running.len() / 2;
@@ -166,7 +167,7 @@ impl Three {
 
     /// Waits until no shard has moved for longer than five beats. That is how long a hand-off waits for the
     /// next owner to load ahead.
-    pub(super) async fn at_rest(&self) -> Result<(), Failed> {
+    pub(crate) async fn at_rest(&self) -> Result<(), Failed> {
         const REST: Duration = Duration::from_millis(2_400);
         let begun = Instant::now();
         let node = self
@@ -187,7 +188,7 @@ impl Three {
     }
 
     /// Stops a node with SIGTERM.
-    pub(super) async fn stop(&mut self, place: usize) -> Result<(), Failed> {
+    pub(crate) async fn stop(&mut self, place: usize) -> Result<(), Failed> {
         let node = &mut self.nodes[place];
         node.stop(LIMIT)
             .await
@@ -195,7 +196,7 @@ impl Three {
     }
 
     /// Stops all nodes one after the other.
-    pub(super) async fn stop_all(&mut self) -> Result<(), Failed> {
+    pub(crate) async fn stop_all(&mut self) -> Result<(), Failed> {
         for place in 0..NODES {
             self.stop(place).await?;
         }
@@ -203,7 +204,7 @@ impl Three {
     }
 
     /// Starts a stopped node again.
-    pub(super) fn start_again(&mut self, place: usize) -> Result<(), Failed> {
+    pub(crate) fn start_again(&mut self, place: usize) -> Result<(), Failed> {
         self.nodes[place].start_again()
     }
 }
