@@ -1,19 +1,21 @@
-//! `firstcome-bench rivals`: the ways in which limited coupons are usually issued, and Firstcome, side by side
-//! on one machine, with one database server and one load.
+//! `firstcome-bench rivals`: the ways in which limited coupons are usually issued, and Firstcome, side by
+//! side on one machine, with one database server and one load.
 //!
-//! Each rival is a module that implements `rival::Rival`. [`Serve`] runs one as a process of its own: `gateway`
-//! has the same routes and answers for all, behind the accept loop of the node. `tables` and `database` are
-//! what several of them use. [`Contender`] starts a rival or a node over a database of its own, and `measure`
-//! loads it and asks the checker. `issuing`, `flash_sale` and `killed` are the tables.
+//! Each rival is a module that implements `rival::Rival`. [`Serve`] runs one as a process of its own:
+//! `gateway` has the same routes and answers for all, behind the accept loop of the node. `tables` and
+//! `database` are what several of them use. [`Contender`] starts a rival or a node over a database of its
+//! own, and `measure` loads it and asks the checker. `issuing`, `flash_sale`, `earlier`, `killed`,
+//! `three_nodes` and `pools` are the tables.
 //!
-//! A log such as Kafka in place of the queue is left out: no package registry has a broker that is small enough
-//! to be started for a measurement, and the promise would be that of the script with a queue, with another
-//! queue.
+//! A log such as Kafka in place of the queue is left out: no package registry has a broker that is small
+//! enough to be started for a measurement, and the promise would be that of the script with a queue, with
+//! another queue.
 
 mod atomic_update;
 mod chart;
 mod contender;
 mod database;
+mod earlier;
 mod fair_lock;
 mod flash_sale;
 mod gateway;
@@ -24,6 +26,8 @@ mod lock_in_transaction;
 mod measure;
 mod no_lock;
 mod optimistic;
+mod order;
+mod pools;
 mod redis_link;
 mod redis_lock;
 mod rival;
@@ -32,6 +36,7 @@ mod script;
 mod serve;
 mod skip_locked;
 mod tables;
+mod three_nodes;
 mod verdict;
 
 use std::path::{Path, PathBuf};
@@ -50,10 +55,12 @@ use crate::verify::{BAD_INPUT, CLEAN};
 use measure::Coupons;
 
 pub use contender::{Contender, Programs, RedisSync, Running, Servers};
-pub use killed::judge_killed;
+pub use killed::{Victim, judge_killed};
 pub use kind::RivalKind;
-pub use measure::{Demand, judge};
+pub use measure::{Demand, Judged, judge};
+pub use order::Order;
 pub use serve::Serve;
+pub use three_nodes::ThreeNodes;
 pub use verdict::Verdict;
 
 /// Many coupons. Their quantity is more than a measurement issues, and few enough for the rival that makes a
@@ -72,8 +79,8 @@ pub struct Rivals {
     /// The rivals to measure, separated by commas; all by default.
     #[arg(long, value_enum, value_delimiter = ',')]
     kinds: Vec<RivalKind>,
-    /// Measure rivals with these numbers of connections to the database, separated by commas, and not with the
-    /// default of each.
+    /// Measure rivals with these numbers of connections to the database, separated by commas, and not with
+    /// the default of each. `pools` has numbers of its own if none are given.
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=400))]
     pools: Vec<u16>,
     /// Leave Firstcome out.
@@ -91,9 +98,21 @@ pub struct Rivals {
     /// Connections of the clients of `issuing`, each with one request at a time.
     #[arg(long, short, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     connections: u16,
+    /// Requests of the trial before the checker in `issuing`, for a tenth as many coupons.
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(10..=1_000_000))]
+    trial_requests: u64,
     /// Number of users in the flash sale.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     sale_users: u64,
+    /// Divides the times of `earlier`, and the quantities of its two long ramps.
+    #[arg(long, default_value_t = 10.0, value_parser = at_least_one)]
+    shorten: f64,
+    /// Multiplies users, requests and quantities of `earlier`.
+    #[arg(long, default_value_t = 1.0, value_parser = a_part)]
+    scale: f64,
+    /// Time after which `pools` begins no further measurement.
+    #[arg(long, default_value = "20m", value_parser = duration)]
+    within: Duration,
     /// The program `firstcome`; by default the one beside this program.
     #[arg(long)]
     firstcome: Option<PathBuf>,
@@ -120,8 +139,32 @@ enum What {
     ManyCoupons,
     /// Far more users than coupons, each of whom asks once.
     FlashSale,
-    /// The service is killed while it issues.
+    /// The load shapes with which earlier systems were tested.
+    Earlier,
+    /// The service, and then its Redis, is killed while it issues.
     Killed,
+    /// Firstcome with three nodes and a hundred coupons, beside one node and one coupon.
+    ThreeNodes,
+    /// The number of connections to the database that serves each rival best.
+    Pools,
+}
+
+/// Reads a factor of at least one.
+fn at_least_one(text: &str) -> Result<f64, String> {
+    let factor: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
+    match (1.0..=1_000.0).contains(&factor) {
+        true => Ok(factor),
+        false => Err("a factor is between 1 and 1,000".to_owned()),
+    }
+}
+
+/// Reads a factor of at most one.
+fn a_part(text: &str) -> Result<f64, String> {
+    let factor: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
+    match (0.001..=1.0).contains(&factor) {
+        true => Ok(factor),
+        false => Err("a factor is between 0.001 and 1".to_owned()),
+    }
 }
 
 impl What {
@@ -131,7 +174,10 @@ impl What {
             Self::Issuing => "Issuing",
             Self::ManyCoupons => "1,000 coupons at once",
             Self::FlashSale => "Flash sale",
+            Self::Earlier => "The load shapes of earlier systems",
             Self::Killed => "Killed and started again",
+            Self::ThreeNodes => "Three nodes",
+            Self::Pools => "Connections to the database",
         }
     }
 }
@@ -146,26 +192,51 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// Starts each contender over a new database and measures it, in as many rounds as the flags say. `measure`
-    /// also gets the index of the contender.
+    /// Starts each contender over a new database and measures it, in as many rounds as the flags say.
+    /// `measure` also gets the index of the contender.
     async fn each_round(
         &self,
         contenders: &[Contender],
         mut measure: impl AsyncFnMut(&mut Running<'_>, usize) -> Result<(), Failed>,
     ) -> Result<(), Failed> {
         for round in 1..=self.flags.rounds {
-            for (place, contender) in contenders.iter().enumerate() {
-                let name = contender.name();
-                eprintln!("round {round} of {}: {name}", self.flags.rounds);
-                let running = contender.start(&self.programs, &self.servers, self.scratch).await;
-                let mut running = running.map_err(|error| format!("{name}: {error}"))?;
-                let measured = measure(&mut running, place).await;
-                eprint!("{}", running.log());
-                measured.map_err(|error| format!("{name}: {error}"))?;
-                running.end().await;
-            }
+            self.one_round(round, contenders, &mut measure).await?;
         }
         Ok(())
+    }
+
+    async fn one_round(
+        &self,
+        round: u16,
+        contenders: &[Contender],
+        mut measure: impl AsyncFnMut(&mut Running<'_>, usize) -> Result<(), Failed>,
+    ) -> Result<(), Failed> {
+        for (place, contender) in contenders.iter().enumerate() {
+            let name = contender.name();
+            eprintln!("round {round} of {}: {name}", self.flags.rounds);
+            let running = contender.start(&self.programs, &self.servers, self.scratch).await;
+            let mut running = running.map_err(|error| format!("{name}: {error}"))?;
+            let measured = measure(&mut running, place).await;
+            eprint!("{}", running.log());
+            measured.map_err(|error| format!("{name}: {error}"))?;
+            running.end().await;
+        }
+        Ok(())
+    }
+
+    /// Measures three nodes.
+    async fn three_nodes(&self) -> Result<(String, Value), Failed> {
+        let (flags, mut table) = (self.flags, ThreeNodes::default());
+        if flags.without_firstcome {
+            return Err("three nodes of Firstcome cannot be measured without Firstcome".into());
+        }
+        for round in 1..=flags.rounds {
+            eprintln!("round {round} of {}: three nodes", flags.rounds);
+            let (programs, servers) = (&self.programs, &self.servers);
+            let round = table.round(programs, servers, self.scratch, flags.demand(), flags.warm_up);
+            round.await?;
+        }
+        Ok((table.markdown(), table.json()))
     }
 }
 
@@ -204,7 +275,10 @@ impl Rivals {
                 What::Issuing => issuing::measured(&bench, &contenders, Coupons::one(None)).await?,
                 What::ManyCoupons => issuing::measured(&bench, &contenders, MANY).await?,
                 What::FlashSale => flash_sale::measured(&bench, &contenders).await?,
+                What::Earlier => earlier::measured(&bench, &contenders, self.size()).await?,
                 What::Killed => killed::measured(&bench, &contenders).await?,
+                What::ThreeNodes => bench.three_nodes().await?,
+                What::Pools => pools::measured(&bench, &contenders).await?,
             };
             text.push_str(&format!("\n\n### {}\n\n{}", what.title(), table.trim_end()));
             values.insert(what.title().to_owned(), figures);
@@ -244,8 +318,8 @@ impl Rivals {
         Server::start(ServerKind::MySql, &arguments)
     }
 
-    /// Starts the servers of Redis. Returns them with the contenders that can be measured, and the names of those
-    /// that cannot.
+    /// Starts the servers of Redis. Returns them with the contenders that can be measured, and the names of
+    /// those that cannot.
     fn servers<'a>(&self, mysql: &'a Server) -> Result<(Servers<'a>, Vec<Contender>, Vec<String>), Failed> {
         let mut kinds = if self.kinds.is_empty() {
             RivalKind::value_variants().to_vec()
@@ -270,6 +344,13 @@ impl Rivals {
             contenders.push(Contender::Firstcome);
         }
         Ok((servers, contenders, absent))
+    }
+
+    fn size(&self) -> earlier::Size {
+        earlier::Size {
+            shorten: self.shorten,
+            scale: self.scale,
+        }
     }
 
     fn demand(&self) -> Demand {

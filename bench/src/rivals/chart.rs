@@ -1,4 +1,4 @@
-//! A chart of rate and p99 of all contenders, as SVG.
+//! A chart of rate and p99 of all contenders, as SVG, with what the checker found of each.
 //!
 //! Both axes are logarithmic, as the fastest is a hundred times as fast as the slowest. A bar ends at the
 //! median; a thin line goes from the least to the most of all rounds.
@@ -11,8 +11,10 @@ pub(super) struct Bars {
     pub(super) name: String,
     /// True for the contender that the others are compared with.
     pub(super) is_own: bool,
-    /// True if the contender issues too many.
+    /// True if the contender breaks its promises.
     pub(super) is_broken: bool,
+    /// What the checker found, in a few words.
+    pub(super) verdict: String,
     pub(super) issued_per_second: Range,
     pub(super) p99_ms: Range,
 }
@@ -26,10 +28,21 @@ pub(super) struct Range {
 }
 
 const ROW: f64 = 26.0;
-const TOP: f64 = 64.0;
-const NAMES: f64 = 250.0;
-const PANEL: f64 = 330.0;
-const GAP: f64 = 70.0;
+const TOP: f64 = 72.0;
+/// Space for the names, which are at most 45 characters long.
+const NAMES: f64 = 320.0;
+const PANEL: f64 = 300.0;
+/// Space between panels, in which figures beside the longest bars still fit.
+const GAP: f64 = 75.0;
+const VERDICTS: f64 = 350.0;
+
+/// The colours of a contender that others are compared with, of one that keeps its promises, and of one that
+/// does not.
+const COLORS: [(&str, &str); 3] = [
+    ("#1b7f5c", "Firstcome"),
+    ("#7f94ad", "exact"),
+    ("#c9584b", "breaks its promises"),
+];
 
 /// A panel with its own axis.
 struct Panel {
@@ -61,18 +74,15 @@ impl Panel {
     }
 
     fn axis(&self, svg: &mut String, title: &str, bottom: f64) {
-        let _ = writeln!(
-            svg,
-            r##"<text x="{}" y="30" font-weight="bold">{title}</text>"##,
-            self.left
-        );
+        heading(svg, self.left, title);
         for power in self.from..=self.to {
             let value = 10f64.powi(power);
             let x = self.x(value);
             let _ = writeln!(
                 svg,
-                r##"<line x1="{x}" y1="{TOP}" x2="{x}" y2="{bottom}" stroke="#ddd"/><text x="{x}" y="{}" text-anchor="middle" fill="#666">{value}</text>"##,
-                TOP - 8.0
+                r##"<line x1="{x:.1}" y1="{TOP}" x2="{x:.1}" y2="{bottom}" stroke="#ddd"/><text x="{x:.1}" y="{}" text-anchor="middle" fill="#666">{}</text>"##,
+                TOP - 8.0,
+                grouped(value, usize::from(value < 1.0))
             );
         }
     }
@@ -82,54 +92,94 @@ impl Panel {
         let middle = y + 9.0;
         let _ = writeln!(
             svg,
-            r##"<rect x="{}" y="{y}" width="{}" height="18" fill="{color}"/><line x1="{least}" y1="{middle}" x2="{most}" y2="{middle}" stroke="#222"/><text x="{}" y="{}">{:.decimals$}</text>"##,
+            r##"<rect x="{}" y="{y}" width="{:.1}" height="18" fill="{color}"/><line x1="{least:.1}" y1="{middle}" x2="{most:.1}" y2="{middle}" stroke="#222"/><text x="{:.1}" y="{}">{}</text>"##,
             self.left,
             (end - self.left).max(1.0),
             most.max(end) + 5.0,
             y + 14.0,
-            range.median,
+            grouped(range.median, decimals),
         );
     }
 }
 
 /// Returns the chart.
 pub(super) fn svg(bars: &[Bars]) -> String {
-    let bottom = TOP + ROW * bars.len() as f64;
+    let bottom = TOP + ROW * bars.len() as f64 + 4.0;
     let rates = Panel::of(NAMES, bars.iter().map(|bars| bars.issued_per_second));
     let latencies = Panel::of(NAMES + PANEL + GAP, bars.iter().map(|bars| bars.p99_ms));
-    let (width, height) = (NAMES + 2.0 * (PANEL + GAP), bottom + 40.0);
+    let verdicts = NAMES + 2.0 * (PANEL + GAP);
+    let (width, height) = (verdicts + VERDICTS, bottom + 48.0);
     // Writing to a String does not fail.
     let mut svg = format!(
         r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" font-family="sans-serif" font-size="12" fill="#222">
-<rect width="100%" height="100%" fill="#fff"/>
+<rect x="0" y="0" width="{width}" height="{height}" fill="#fff"/>
 "##
     );
-    rates.axis(&mut svg, "issued per second, logarithmic", bottom);
-    latencies.axis(&mut svg, "p99 in ms, logarithmic", bottom);
+    rates.axis(
+        &mut svg,
+        "issued per second (more is better, logarithmic)",
+        bottom,
+    );
+    latencies.axis(&mut svg, "p99 in ms (less is better, logarithmic)", bottom);
+    heading(&mut svg, verdicts, "what the checker found");
     for (place, bars) in bars.iter().enumerate() {
         let y = TOP + ROW * place as f64 + 4.0;
-        let color = match (bars.is_own, bars.is_broken) {
-            (true, _) => "#1b7f5c",
-            (false, true) => "#c9584b",
-            (false, false) => "#7f94ad",
-        };
+        let (color, _) = COLORS[match (bars.is_own, bars.is_broken) {
+            (_, true) => 2,
+            (true, false) => 0,
+            (false, false) => 1,
+        }];
         let _ = writeln!(
             svg,
-            r##"<text x="{}" y="{}" text-anchor="end">{}</text>"##,
+            r##"<text x="{}" y="{}" text-anchor="end">{}</text><text x="{verdicts}" y="{}">{}</text>"##,
             NAMES - 10.0,
             y + 14.0,
-            escaped(&bars.name)
+            escaped(&bars.name),
+            y + 14.0,
+            escaped(&bars.verdict)
         );
         rates.bar(&mut svg, bars.issued_per_second, y, color, 0);
         latencies.bar(&mut svg, bars.p99_ms, y, color, 1);
     }
+    legend(&mut svg, bottom + 26.0);
+    svg.push_str("</svg>\n");
+    svg
+}
+
+fn heading(svg: &mut String, x: f64, text: &str) {
+    let _ = writeln!(svg, r##"<text x="{x}" y="30" font-weight="bold">{text}</text>"##);
+}
+
+/// Draws what colours and lines mean, on one line.
+fn legend(svg: &mut String, y: f64) {
+    let mut x = NAMES;
+    for (color, meaning) in COLORS {
+        let _ = writeln!(
+            svg,
+            r##"<rect x="{x}" y="{}" width="12" height="12" fill="{color}"/><text x="{}" y="{y}" fill="#666">{meaning}</text>"##,
+            y - 10.0,
+            x + 18.0
+        );
+        x += 40.0 + 7.0 * meaning.len() as f64;
+    }
     let _ = writeln!(
         svg,
-        r##"<text x="{NAMES}" y="{}" fill="#666">Bars end at the median, thin lines go from least to most. Red: issues more than there are.</text>
-</svg>"##,
-        bottom + 24.0
+        r##"<text x="{x}" y="{y}" fill="#666">Bars end at the median; lines go from the least to the most of all rounds.</text>"##
     );
-    svg
+}
+
+/// Returns a number with its thousands separated.
+fn grouped(value: f64, decimals: usize) -> String {
+    let text = format!("{value:.decimals$}");
+    let (whole, rest) = text.split_at(text.find('.').unwrap_or(text.len()));
+    let mut grouped = String::new();
+    for (place, digit) in whole.chars().enumerate() {
+        if place > 0 && (whole.len() - place).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped + rest
 }
 
 fn escaped(text: &str) -> String {
@@ -153,17 +203,27 @@ mod tests {
         let bars = |name: &str, rate: f64| Bars {
             name: name.to_owned(),
             is_own: false,
-            is_broken: false,
+            is_broken: rate > 10_000.0,
+            verdict: "exact".to_owned(),
             issued_per_second: range(rate),
             p99_ms: range(20_000.0 / rate),
         };
         let all = [bars("`a` & b", 900.0), bars("c", 30_000.0)];
         let text = svg(&all);
         assert_eq!(text.matches("height=\"18\"").count(), 4, "{text}");
-        assert!(text.contains(">a &amp; b<") && text.contains(">30000<"), "{text}");
+        assert!(
+            text.contains(">a &amp; b<") && text.contains(">30,000<"),
+            "{text}"
+        );
         let panel = Panel::of(0.0, all.iter().map(|bars| bars.issued_per_second));
         assert_eq!((panel.from, panel.to), (2, 5));
         assert!(panel.x(900.0) < panel.x(30_000.0) && panel.x(30_000.0) < PANEL);
         assert_eq!(panel.x(100.0), 0.0);
+        // A colour for each bar, and one in the legend.
+        assert_eq!(text.matches(COLORS[2].0).count(), 3, "{text}");
+        assert_eq!(
+            [grouped(1_234_567.0, 0), grouped(1_000.04, 1), grouped(0.1, 1)],
+            ["1,234,567", "1,000.0", "0.1"]
+        );
     }
 }

@@ -37,6 +37,8 @@ pub enum RedisSync {
     EverySecond,
     /// Before each answer.
     Always,
+    /// Never: Redis keeps no log, as is its default, and what it holds ends with its process.
+    Never,
 }
 
 /// The servers that contenders need, all of them private and with temporary data.
@@ -50,6 +52,7 @@ pub struct Servers<'a> {
 struct RedisServers {
     every_second: RedisServer,
     always: RedisServer,
+    never: RedisServer,
 }
 
 impl<'a> Servers<'a> {
@@ -60,12 +63,18 @@ impl<'a> Servers<'a> {
 
     /// Starts the servers of Redis. The error says why there are none. Blocks.
     pub fn start_redis(&mut self) -> Result<(), String> {
-        let start = |sync| RedisServer::start(&["--appendonly", "yes", "--appendfsync", sync]);
+        let logging = |sync| RedisServer::start(&["--appendonly", "yes", "--appendfsync", sync]);
         self.redis = Some(RedisServers {
-            every_second: start("everysec")?,
-            always: start("always")?,
+            every_second: logging("everysec")?,
+            always: logging("always")?,
+            never: RedisServer::start(&["--appendonly", "no"])?,
         });
         Ok(())
+    }
+
+    /// Makes an empty database, and returns its URL.
+    pub(super) async fn make_database(&self) -> Result<String, Failed> {
+        Ok(self.mysql.url(&self.mysql.make_database("").await?, None))
     }
 
     fn redis(&self, sync: RedisSync) -> Result<&RedisServer, Failed> {
@@ -73,6 +82,7 @@ impl<'a> Servers<'a> {
         Ok(match sync {
             RedisSync::EverySecond => &redis.every_second,
             RedisSync::Always => &redis.always,
+            RedisSync::Never => &redis.never,
         })
     }
 }
@@ -119,6 +129,13 @@ impl Contender {
         contenders
     }
 
+    /// The script with a Redis that keeps no log.
+    pub(super) const SCRIPT_WITHOUT_LOG: Self = Self::Rival {
+        kind: RivalKind::Script,
+        sync: RedisSync::Never,
+        connections: None,
+    };
+
     /// Returns the name in tables.
     pub fn name(self) -> String {
         match self {
@@ -131,6 +148,7 @@ impl Contender {
                 let sync = match (kind, sync) {
                     (RivalKind::Script, RedisSync::EverySecond) => ", `everysec`",
                     (RivalKind::Script, RedisSync::Always) => ", `always`",
+                    (RivalKind::Script, RedisSync::Never) => ", no log",
                     _ => "",
                 };
                 let connections = connections.map(|number| format!(", {number} connections"));
@@ -284,12 +302,25 @@ impl Running<'_> {
     }
 
     /// Kills the service's process, as `kill -9` does, and starts it again at the same address, over what is
-    /// stored. Returns how long it took until the service listened again.
-    pub(super) fn kill_and_restart(&mut self) -> Result<Duration, Failed> {
+    /// stored.
+    pub(super) fn restart_service(&mut self) -> Result<(), Failed> {
         tokio::task::block_in_place(|| self.process.kill());
-        let begun = Instant::now();
         (self.process, _) = self.launch.start(&self.address)?;
-        Ok(begun.elapsed())
+        Ok(())
+    }
+
+    /// Kills the process of the Redis, as `kill -9` does, and starts it again over what it had written.
+    pub(super) fn restart_redis(&self) -> Result<(), Failed> {
+        let redis = self.redis.ok_or("the contender has no Redis")?;
+        tokio::task::block_in_place(|| {
+            redis.kill();
+            redis.resume()
+        })?;
+        Ok(())
+    }
+
+    pub(super) fn has_redis(&self) -> bool {
+        self.redis.is_some()
     }
 
     pub(super) fn process_ids(&self) -> ProcessIds {

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
-use redis::Script;
-use redis::aio::{MultiplexedConnection, PubSubStream};
+use redis::aio::{ConnectionManager, PubSubSink, PubSubStream};
+use redis::{Client, Script};
 use testkit::ids::CouponId;
 use tokio::sync::Notify;
 
@@ -24,6 +24,8 @@ const LEASE: Duration = Duration::from_secs(10);
 const WAIT_LIMIT: Duration = Duration::from_secs(10);
 /// Time between two attempts of a waiter that is not woken, because a message may be lost.
 const RETRY: Duration = Duration::from_secs(1);
+/// Time before another attempt to subscribe, once the connection is lost.
+const RESUBSCRIBE: Duration = Duration::from_millis(50);
 /// How long a waiter keeps its place without an attempt.
 const PLACE: Duration = Duration::from_secs(5);
 
@@ -76,7 +78,7 @@ type Waiters = Mutex<HashMap<String, Arc<Notify>>>;
 
 pub(super) struct FairLock {
     database: Database,
-    redis: MultiplexedConnection,
+    redis: ConnectionManager,
     acquire: Script,
     release: Script,
     leave: Script,
@@ -90,15 +92,9 @@ impl FairLock {
     pub(super) async fn new(database: Database, redis_url: &str) -> Result<Self, Failure> {
         let (client, redis) = redis_link::connect(redis_url).await?;
         let channel = format!("waiters:{:016x}", rand::random::<u64>());
-        let mut messages = client.get_async_pubsub().await?;
-        messages.subscribe(&channel).await?;
+        let messages = subscribe(&client, &channel).await?;
         let waiters: Arc<Waiters> = Arc::default();
-        let (sink, stream) = messages.split();
-        let woken = Arc::clone(&waiters);
-        tokio::spawn(async move {
-            wake(stream, &woken).await;
-            drop(sink);
-        });
+        tokio::spawn(wake(client, channel.clone(), messages, Arc::clone(&waiters)));
         Ok(Self {
             database,
             redis,
@@ -194,14 +190,32 @@ impl Keys {
     }
 }
 
-/// Wakes waiters until the connection ends. They then try again every [`RETRY`].
-async fn wake(mut messages: PubSubStream, waiters: &Waiters) {
-    while let Some(message) = messages.next().await {
-        let waiter: String = message.get_payload().unwrap_or_default();
-        let waiters = waiters.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(woken) = waiters.get(&waiter) {
-            woken.notify_one();
+/// The messages of a channel. Dropping the sink would end them.
+type Messages = (PubSubSink, PubSubStream);
+
+async fn subscribe(client: &Client, channel: &str) -> Result<Messages, redis::RedisError> {
+    let mut messages = client.get_async_pubsub().await?;
+    messages.subscribe(channel).await?;
+    Ok(messages.split())
+}
+
+/// Wakes waiters until the process ends. While there is no connection they try again every [`RETRY`].
+async fn wake(client: Client, channel: String, mut messages: Messages, waiters: Arc<Waiters>) {
+    loop {
+        while let Some(message) = messages.1.next().await {
+            let waiter: String = message.get_payload().unwrap_or_default();
+            let waiters = waiters.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(woken) = waiters.get(&waiter) {
+                woken.notify_one();
+            }
         }
+        messages = loop {
+            tokio::time::sleep(RESUBSCRIBE).await;
+            match subscribe(&client, &channel).await {
+                Ok(messages) => break messages,
+                Err(error) => eprintln!("failed to subscribe: {error}"),
+            }
+        };
     }
 }
 

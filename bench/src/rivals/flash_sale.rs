@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Bench;
 use super::contender::{Contender, Running};
-use super::measure::{Coupons, Demand, make, send};
+use super::measure::{Coupons, Demand, make, plan, send};
 use crate::compare::series::Series;
 use crate::load::Failed;
 use crate::load::arrivals::Bounds;
@@ -88,7 +88,7 @@ impl Sale {
             },
             repeats_ppm: 0,
         };
-        let (run, stored) = tokio::join!(send(&url, &coupon, demand, None), async {
+        let (run, stored) = tokio::join!(send(&url, &coupon, plan(demand), None), async {
             running.wait_until_stored(&coupon, QUANTITY).await?;
             Ok::<_, Failed>(Instant::now())
         });

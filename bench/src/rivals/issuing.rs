@@ -9,14 +9,17 @@ use super::chart::{self, Bars, Range};
 use super::contender::{Contender, RedisSync};
 use super::kind::RivalKind;
 use super::measure::{Coupons, Demand, Figures, judge, measure};
+use super::order::{self, Order};
+use super::pools;
 use super::verdict::Verdict;
 use crate::compare::series::{Series, verdict};
 use crate::load::Failed;
 use crate::load::arrivals::Bounds;
 
-/// The trial before the checker: the quantity of the coupon, the number of requests, and how many requests in a
-/// million come from earlier users.
-const TRIAL: (u64, u64, u32) = (500, 5_000, 50_000);
+/// Requests of the trial before the checker for each coupon, so that most are refused.
+const REQUESTS_EACH: u64 = 10;
+/// How many of its requests in a million come from earlier users.
+const REPEATS_PPM: u32 = 50_000;
 
 /// Measures issuing these coupons, and returns the table and the figures.
 pub(super) async fn measured(
@@ -26,20 +29,21 @@ pub(super) async fn measured(
 ) -> Result<(String, Value), Failed> {
     let mut rows: Vec<Row> = contenders.iter().copied().map(Row::new).collect();
     let demand = bench.flags.demand();
-    let (quantity, requests, repeats_ppm) = TRIAL;
+    let requests = bench.flags.trial_requests;
+    let quantity = requests / REQUESTS_EACH;
     let trial = Demand {
         bounds: Bounds {
             duration: None,
             requests: Some(requests),
         },
-        repeats_ppm,
+        repeats_ppm: REPEATS_PPM,
         ..demand
     };
     bench
         .each_round(contenders, async |running, place| {
             let figures = measure(running, coupons, demand, bench.flags.warm_up).await?;
-            let (verdict, _) = judge(running, trial, quantity, bench.scratch).await?;
-            rows[place].add(figures, verdict);
+            let judged = judge(running, trial, quantity, bench.scratch).await?;
+            rows[place].add(figures, judged.verdict, judged.order);
             Ok(())
         })
         .await?;
@@ -56,6 +60,7 @@ struct Row {
     contender: Contender,
     rounds: Vec<Figures>,
     verdict: Verdict,
+    order: Order,
 }
 
 impl Row {
@@ -64,13 +69,15 @@ impl Row {
             contender,
             rounds: Vec::new(),
             verdict: Verdict::default(),
+            order: Order::default(),
         }
     }
 
     /// Adds the results of a round.
-    fn add(&mut self, figures: Figures, verdict: Verdict) {
+    fn add(&mut self, figures: Figures, verdict: Verdict, order: Order) {
         self.rounds.push(figures);
         self.verdict = self.verdict.worse(verdict);
+        self.order = self.order.and(order);
     }
 
     fn series(&self, figure: impl Fn(&Figures) -> f64) -> Series {
@@ -93,7 +100,12 @@ impl Row {
         Bars {
             name: self.contender.name(),
             is_own: self.contender == Contender::Firstcome,
-            is_broken: self.verdict.too_many > 0,
+            is_broken: self.verdict.is_broken(),
+            verdict: format!(
+                "{}; {:.0} % out of order",
+                self.verdict.brief(),
+                self.order.percent()
+            ),
             issued_per_second: range(|figures| figures.issued_per_second),
             p99_ms: range(|figures| figures.p99_ms),
         }
@@ -126,6 +138,7 @@ fn target(contender: Contender) -> Option<f64> {
         (RivalKind::SkipLocked, _) => Some(2.5),
         (RivalKind::Script, RedisSync::Always) => Some(1.0),
         (RivalKind::Script, RedisSync::EverySecond) => Some(0.7),
+        (RivalKind::Script, RedisSync::Never) => None,
         (
             RivalKind::NoLock | RivalKind::LockInTransaction | RivalKind::Optimistic | RivalKind::RedisLock,
             _,
@@ -138,7 +151,7 @@ fn markdown(rows: &[Row], has_targets: bool) -> String {
     let firstcome = rows.iter().find(|row| row.contender == Contender::Firstcome);
     let mut text =
         "| way to issue | answers/s | issued/s | Firstcome is faster by | target | p50 ms | p99 ms | max ms | failures | \
-         verdict | ms of service, MySQL, Redis for 1,000 issued |\n|---|---|---|---|---|---|---|---|---|---|---|\n"
+         verdict | out of order | ms of service, MySQL, Redis for 1,000 issued |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n"
             .to_owned();
     for row in rows {
         let ratio = firstcome.map(|firstcome| row.ratio(firstcome));
@@ -152,7 +165,7 @@ fn markdown(rows: &[Row], has_targets: bool) -> String {
         // Writing to a String does not fail.
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {shown} | {met} | {} | {} | {} | {} | {} | {:.0}, {:.0}, {:.0} |",
+            "| {} | {} | {} | {shown} | {met} | {} | {} | {} | {} | {} | {} | {:.0}, {:.0}, {:.0} |",
             row.contender.name(),
             row.series(|figures| figures.answers_per_second).shown(0),
             row.series(|figures| figures.issued_per_second).shown(0),
@@ -161,30 +174,73 @@ fn markdown(rows: &[Row], has_targets: bool) -> String {
             row.series(|figures| figures.max_ms).shown(0),
             row.rounds.iter().map(|figures| figures.failures).sum::<u64>(),
             row.verdict.shown(),
+            row.order.shown(),
             row.series(|figures| figures.service_ms).median(),
             row.series(|figures| figures.database_ms).median(),
             row.series(|figures| figures.redis_ms).median(),
         );
     }
     if has_targets && let Some(firstcome) = firstcome {
-        let p99 = |row: &Row| row.series(|figures| figures.p99_ms).median();
-        let exact = rows.iter().filter(|row| row.is_exact());
-        let faster: Vec<String> = exact
-            .filter(|row| p99(row) <= p99(firstcome))
-            .map(|row| row.contender.name())
-            .collect();
-        let _ = write!(
+        let _ = writeln!(text, "\n{}", latencies(rows, firstcome));
+    }
+    let best = best_numbers(rows);
+    if !best.is_empty() {
+        let _ = writeln!(
             text,
-            "\nThe p99 of Firstcome is to be below that of each exact rival: {}{}.",
-            verdict(faster.is_empty()),
-            if faster.is_empty() {
-                String::new()
-            } else {
-                format!(" ({})", faster.join("; "))
-            }
+            "\nBest number of connections to the database: {}. {}",
+            best.join("; "),
+            pools::note()
         );
     }
+    let _ = write!(text, "\n{}", order::note());
     text
+}
+
+/// Returns whether the latency of Firstcome meets its target.
+fn latencies(rows: &[Row], firstcome: &Row) -> String {
+    let p99 = |row: &Row| row.series(|figures| figures.p99_ms).median();
+    let exact = rows.iter().filter(|row| row.is_exact());
+    let faster: Vec<String> = exact
+        .filter(|row| p99(row) <= p99(firstcome))
+        .map(|row| row.contender.name())
+        .collect();
+    let met = verdict(faster.is_empty());
+    let names = if faster.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", faster.join("; "))
+    };
+    format!("The p99 of Firstcome is to be below that of each exact rival: {met}{names}.")
+}
+
+/// Returns the best number of connections of each rival that was measured with several.
+fn best_numbers(rows: &[Row]) -> Vec<String> {
+    let mut rates: Vec<(String, Vec<(u16, f64)>)> = Vec::new();
+    for row in rows {
+        if let Contender::Rival {
+            kind,
+            sync,
+            connections: Some(connections),
+        } = row.contender
+        {
+            let rival = Contender::Rival {
+                kind,
+                sync,
+                connections: None,
+            };
+            let name = rival.name();
+            let rate = row.series(|figures| figures.issued_per_second).median();
+            match rates.iter_mut().find(|(other, _)| *other == name) {
+                Some((_, rates)) => rates.push((connections, rate)),
+                None => rates.push((name, vec![(connections, rate)])),
+            }
+        }
+    }
+    rates.retain(|(_, rates)| rates.len() > 1);
+    let best = rates
+        .iter()
+        .filter_map(|(name, rates)| Some(format!("{name}: {}", pools::best(rates)?)));
+    best.collect()
 }
 
 /// Returns the figures of all rounds.
@@ -196,6 +252,7 @@ fn json(rows: &[Row]) -> Value {
                 "rounds": row.rounds,
                 "verdict": row.verdict,
                 "verdict_shown": row.verdict.shown(),
+                "order": row.order,
             })
         })
         .collect()
@@ -227,12 +284,12 @@ mod tests {
             Row::new(Contender::Firstcome),
         ];
         for (rival, own) in [(1_000.0, 30_000.0), (2_000.0, 30_000.0), (1_000.0, 21_000.0)] {
-            rows[0].add(figures(rival, 200.0), Verdict::default());
-            rows[1].add(figures(own, 10.0), Verdict::default());
+            rows[0].add(figures(rival, 200.0), Verdict::default(), Order::default());
+            rows[1].add(figures(own, 10.0), Verdict::default(), Order::default());
         }
         let text = markdown(&rows, true);
         assert!(
-            text.contains("| 21.00 (15.00–30.00) | ≥ 20: met | 1.0 (1.0–1.0) | 200.0 (200.0–200.0) | 9 (9–9) | 3 | exact | 10, 20, 0 |"),
+            text.contains("| 21.00 (15.00–30.00) | ≥ 20: met | 1.0 (1.0–1.0) | 200.0 (200.0–200.0) | 9 (9–9) | 3 | exact | 0.0 %, 0.00 s | 10, 20, 0 |"),
             "{text}"
         );
         assert!(text.contains("each exact rival: met."), "{text}");
@@ -242,10 +299,33 @@ mod tests {
                 too_many: 7,
                 ..Verdict::default()
             },
+            Order::default(),
         );
-        rows[1].add(figures(1_000.0, 500.0), Verdict::default());
+        rows[1].add(figures(1_000.0, 500.0), Verdict::default(), Order::default());
+        assert!(best_numbers(&rows).is_empty());
         let json = json(&rows);
         assert_eq!(json[0]["verdict_shown"], "too many: 7");
         assert_eq!(json[0]["rounds"][3]["rows"], 1_000);
+    }
+
+    #[test]
+    fn the_best_number_of_connections_is_named_for_each_rival() {
+        let kinds = [RivalKind::RowLock, RivalKind::Script];
+        let mut rows: Vec<Row> = Contender::of(&kinds, &[2, 8]).into_iter().map(Row::new).collect();
+        for (row, rate) in rows
+            .iter_mut()
+            .zip([500.0, 900.0, 30_000.0, 30_100.0, 9_000.0, 20_000.0])
+        {
+            row.add(figures(rate, 1.0), Verdict::default(), Order::default());
+        }
+        let best = best_numbers(&rows);
+        assert_eq!(
+            best,
+            [
+                "`SELECT … FOR UPDATE`: 8",
+                "Redis script and queue, `everysec`: 2",
+                "Redis script and queue, `always`: 8"
+            ]
+        );
     }
 }

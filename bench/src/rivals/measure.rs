@@ -1,5 +1,6 @@
 //! One measurement of a contender, and its trial before the checker.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
@@ -8,11 +9,13 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use testkit::checker::{self, Options, Report};
 use testkit::history::file::HistoryFile;
-use testkit::history::{self, InputError, Operation};
+use testkit::history::{self, InputError, IssueAnswer, Operation, Refusal};
 use testkit::ids::CouponId;
+use testkit::rows::Rows;
 
 use super::contender::{ADMIN_TOKEN, ProcessIds, Running};
-use super::verdict::Verdict;
+use super::order::Order;
+use super::verdict::{CouponCount, Verdict};
 use crate::compare::processor_time;
 use crate::load::Failed;
 use crate::load::arrivals::{Bounds, Pace};
@@ -83,13 +86,13 @@ pub(super) async fn measure(
             requests: None,
         };
         let made = make(&url, coupons, None).await?;
-        let run = send(&url, &made, Demand { bounds, ..demand }, None).await?;
+        let run = send(&url, &made, plan(Demand { bounds, ..demand }), None).await?;
         running.wait_until_stored(&made, issued(&run)).await?;
     }
     let made = make(&url, coupons, None).await?;
     let processes = running.process_ids();
     let before = ProcessorTimes::of(processes)?;
-    let run = send(&url, &made, demand, None).await?;
+    let run = send(&url, &made, plan(demand), None).await?;
     let was_stored = running.wait_until_stored(&made, issued(&run)).await?;
     // If all were stored with the last answer, looking at the rows is not part of the time.
     let elapsed = match run.tally.last {
@@ -114,51 +117,103 @@ pub(super) async fn measure(
     })
 }
 
-/// Lets more users than there are coupons ask for a coupon with this quantity, some of them twice, and compares
-/// what they saw with what is stored. Returns the verdict and the checker's report. `scratch` is a directory
-/// for the history.
+/// A trial before the checker.
+#[derive(Debug)]
+pub struct Judged<T = ()> {
+    /// What is wrong.
+    pub verdict: Verdict,
+    /// How many issuances are out of order.
+    pub order: Order,
+    /// The checker's report.
+    pub report: Report,
+    /// What clients saw.
+    pub(super) history: Vec<Operation>,
+    pub(super) run: Run,
+    /// What was done meanwhile.
+    pub(super) meanwhile: T,
+}
+
+/// Lets more users than there are coupons ask for a coupon with this quantity, some of them twice, and
+/// compares what they saw with what is stored. `scratch` is a directory for the history.
 pub async fn judge(
     running: &mut Running<'_>,
     demand: Demand,
     quantity: u64,
     scratch: &Path,
-) -> Result<(Verdict, Report), Failed> {
-    let (verdict, report, ()) =
-        judge_during(running, demand, quantity, scratch, async |_: &mut Running<'_>| {
-            Ok(())
-        })
-        .await?;
-    Ok((verdict, report))
+) -> Result<Judged, Failed> {
+    judge_plan(running, Coupons::one(Some(quantity)), plan(demand), scratch).await
 }
 
-/// Does what [`judge`] does, and `meanwhile` while clients ask. Also returns the result of that.
+/// Makes coupons, sends the requests of a plan for them, and compares what clients saw with what is stored.
+pub(super) async fn judge_plan(
+    running: &mut Running<'_>,
+    coupons: Coupons,
+    plan: Plan,
+    scratch: &Path,
+) -> Result<Judged, Failed> {
+    judge_during(
+        running,
+        coupons,
+        plan,
+        scratch,
+        async |_: &mut Running<'_>| Ok(()),
+    )
+    .await
+}
+
+/// Makes coupons, sends the requests of a plan for them, and compares what clients saw with what is stored.
+/// Does `meanwhile` while clients ask.
 pub(super) async fn judge_during<T>(
     running: &mut Running<'_>,
-    demand: Demand,
-    quantity: u64,
+    coupons: Coupons,
+    plan: Plan,
     scratch: &Path,
     meanwhile: impl AsyncFnOnce(&mut Running<'_>) -> Result<T, Failed>,
-) -> Result<(Verdict, Report, T), Failed> {
+) -> Result<Judged<T>, Failed> {
     let path = scratch.join(format!("history-{}.jsonl", name()));
     let file = HistoryFile::create(&path)?;
     let url = running.url();
-    let made = make(&url, Coupons::one(Some(quantity)), Some(&file)).await?;
-    let (run, done) = tokio::join!(send(&url, &made, demand, Some(&file)), meanwhile(running));
-    let (run, done) = (run?, done?);
+    let made = make(&url, coupons, Some(&file)).await?;
+    let (run, meanwhile) = tokio::join!(send(&url, &made, plan, Some(&file)), meanwhile(running));
+    let (run, meanwhile) = (run?, meanwhile?);
     file.finish()?;
     running.wait_until_stored(&made, issued(&run)).await?;
     running.wait_until_still(&made).await?;
-    let operations =
+    let history =
         history::read(BufReader::new(File::open(&path)?)).collect::<Result<Vec<Operation>, InputError>>()?;
     std::fs::remove_file(&path)?;
     let rows = running.stored(&made).await?;
-    let report = checker::check(&operations, &rows, &Options::default());
-    let verdict = Verdict::of(&report, quantity, rows.issuances.len() as u64);
-    Ok((verdict, report, done))
+    let report = checker::check(&history, &rows, &Options::default());
+    let counts = counts(&history, &rows, &made);
+    Ok(Judged {
+        verdict: Verdict::of(&report, coupons.quantity.unwrap_or(u64::MAX), &counts),
+        order: Order::of(&history),
+        report,
+        history,
+        run,
+        meanwhile,
+    })
+}
+
+/// Counts the rows of each coupon.
+fn counts(history: &[Operation], rows: &Rows, coupons: &[CouponId]) -> Vec<CouponCount> {
+    let mut counts: HashMap<CouponId, CouponCount> = HashMap::new();
+    for row in &rows.issuances {
+        counts.entry(row.id.coupon).or_default().rows += 1;
+    }
+    for operation in history {
+        if let Operation::Issue(issue) = operation
+            && matches!(issue.answer, IssueAnswer::Refused(Refusal::SoldOut { .. }))
+        {
+            counts.entry(issue.coupon).or_default().is_told_sold_out = true;
+        }
+    }
+    let of = |coupon: &CouponId| counts.get(coupon).copied().unwrap_or_default();
+    coupons.iter().map(of).collect()
 }
 
 /// Returns how many requests were answered with a new issuance.
-fn issued(run: &Run) -> u64 {
+pub(super) fn issued(run: &Run) -> u64 {
     let issued = run
         .tally
         .outcomes
@@ -187,17 +242,27 @@ pub(super) async fn make(
     Ok(coupons::make(url, ADMIN_TOKEN, wanted, history.map(HistoryFile::recorder)).await?)
 }
 
-/// Sends requests, and returns once all are answered.
+/// Sends the requests of a plan, and returns once all are answered.
 pub(super) async fn send(
     url: &str,
     coupons: &[CouponId],
-    demand: Demand,
+    plan: Plan,
+    history: Option<&HistoryFile>,
+) -> Result<Run, Failed> {
+    send_to(&[url], coupons, plan, history).await
+}
+
+/// Does the same with connections to several nodes.
+pub(super) async fn send_to(
+    urls: &[&str],
+    coupons: &[CouponId],
+    plan: Plan,
     history: Option<&HistoryFile>,
 ) -> Result<Run, Failed> {
     let plan = Plan {
-        targets: vec![target(url)?],
+        targets: urls.iter().map(|url| target(url)).collect::<Result<_, _>>()?,
         coupons: coupons.to_vec(),
-        ..plan(demand)
+        ..plan
     };
     let run = drive(plan, history, |_| ()).await?;
     if run.interrupted {

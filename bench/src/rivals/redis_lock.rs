@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use redis::Script;
-use redis::aio::MultiplexedConnection;
+use redis::aio::ConnectionManager;
 
 use super::database::Database;
 use super::redis_link;
@@ -28,7 +28,7 @@ const RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call(
 
 pub(super) struct RedisLock {
     database: Database,
-    redis: MultiplexedConnection,
+    redis: ConnectionManager,
     release: Script,
 }
 

@@ -8,7 +8,7 @@
 mod consumer;
 
 use async_trait::async_trait;
-use redis::aio::MultiplexedConnection;
+use redis::aio::ConnectionManager;
 use redis::{AsyncCommands as _, Script};
 use testkit::ids::CouponId;
 use testkit::time::Timestamp;
@@ -38,7 +38,7 @@ const ISSUE: &str = r"
     return {'issued', issuance}";
 
 pub(super) struct ScriptAndQueue {
-    redis: MultiplexedConnection,
+    redis: ConnectionManager,
     issue: Script,
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use redis::AsyncCommands as _;
-use redis::aio::MultiplexedConnection;
+use redis::aio::ConnectionManager;
 
 use super::super::database::Database;
 use super::super::rival::Failure;
@@ -20,7 +20,7 @@ const IDLE: Duration = Duration::from_millis(2);
 const BACK_OFF: Duration = Duration::from_millis(200);
 
 /// Writes until the process ends.
-pub(super) async fn run(database: Database, mut redis: MultiplexedConnection) {
+pub(super) async fn run(database: Database, mut redis: ConnectionManager) {
     loop {
         match write_batch(&database, &mut redis).await {
             Ok(true) => {}
@@ -36,7 +36,7 @@ pub(super) async fn run(database: Database, mut redis: MultiplexedConnection) {
 
 /// Writes the first entries of the queue, and removes them once they are committed. Returns false if there are
 /// none.
-async fn write_batch(database: &Database, redis: &mut MultiplexedConnection) -> Result<bool, Failure> {
+async fn write_batch(database: &Database, redis: &mut ConnectionManager) -> Result<bool, Failure> {
     let entries: Vec<String> = redis.lrange(QUEUE, 0, BATCH_ROWS_MAX - 1).await?;
     if entries.is_empty() {
         return Ok(false);
