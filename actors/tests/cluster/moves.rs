@@ -73,10 +73,10 @@ pub async fn any_node_answers_while_nodes_join_and_leave_and_no_request_fails(fi
     for node in [&b, &c] {
         let received = node.metric("coupon_shard_moves_total{kind=\"received\"}").await;
         let claimed = node.metric("coupon_shard_moves_total{kind=\"claimed\"}").await;
-        // A node may find some of its new shards in the rows before the news of their hand-off arrives. For
-        // most shards the news must arrive first.
+        // A node may find some of its new shards in the rows before the news of their hand-off arrives, and on
+        // a busy machine many of them. Without the news it would find all of them there.
         assert!(
-            received > 2.0 * claimed,
+            2.0 * received > claimed,
             "{}: {received} shards were handed off and {claimed} claimed",
             node.name
         );
