@@ -109,6 +109,8 @@ async fn get(client: &Client, url: &str) -> (u16, Value) {
 struct Answers {
     listed: AtomicU64,
     refused: AtomicU64,
+    /// Searches that found nothing in the time of a request; a retry goes on.
+    unfinished: AtomicU64,
     other: AtomicU64,
 }
 
@@ -140,6 +142,7 @@ async fn many_clients_that_list_do_not_hold_up_other_reads() {
                     let counter = match status {
                         200 => &answers.listed,
                         429 => &answers.refused,
+                        503 => &answers.unfinished,
                         _ => &answers.other,
                     };
                     counter.fetch_add(1, Ordering::Relaxed);
@@ -160,8 +163,9 @@ async fn many_clients_that_list_do_not_hold_up_other_reads() {
     let (median, longest) = (took[took.len() / 2], took[took.len() - 1]);
     let counted = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let (listed, refused) = (counted(&answers.listed), counted(&answers.refused));
+    let unfinished = counted(&answers.unfinished);
     println!(
-        "{listed} lists, {refused} refused; {} other reads took {median:?}, at most {longest:?}",
+        "{listed} lists, {refused} refused, {unfinished} unfinished; {} other reads took {median:?}, at most {longest:?}",
         took.len()
     );
     assert_eq!(counted(&answers.other), 0);
