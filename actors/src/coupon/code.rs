@@ -101,7 +101,8 @@ impl TypedCode {
 pub struct CodeSecret {
     /// Its number: 1, 2, 3 … in the order in which they were made.
     pub number: u32,
-    /// How long ago it was stored, or less, by the database's clock.
+    /// Its age by the database's clock: of a further secret on a server, how long ago it was stored, or less;
+    /// otherwise since the statement that stores it began, by the database's clock.
     pub age: Duration,
     key: [u8; SECRET_BYTES],
 }

@@ -25,12 +25,12 @@ use crate::critical::critical;
 use crate::metrics::{Handles, handles};
 use crate::owning::kind::{Kind, Run};
 use crate::owning::request::{OwnerCommand, OwnerMail};
-use crate::owning::write_back::choice::Progress;
+use crate::owning::write_back::choice::BatchStart;
 use crate::owning::write_back::lane::{Effect, Event, Lane, Submission};
 use crate::store::batch::{Batch, Fate, Portion, Settlement};
 use crate::store::{Result, Store, StoreError};
 use crate::summary::{self, Occurrence};
-use crate::time;
+use crate::time::{self, Moment};
 use crate::trace::{Span, SpanKind, Spans, TraceParent};
 
 /// How long a call to the store may take. After this time the outcome is unknown.
@@ -45,15 +45,15 @@ type Mailbox<K> = ActorRef<OwnerMail<K>>;
 
 /// A lane as owners see it.
 #[derive(Debug)]
-struct Entrance<K: Kind> {
+struct LaneQueue<K: Kind> {
     queue: mpsc::Sender<Submission<K, Mailbox<K>>>,
-    progress: Arc<Progress>,
+    progress: Arc<BatchStart>,
 }
 
 /// The lanes of a node; cheap to clone.
 #[derive(Debug)]
 pub struct Lanes<K: Kind> {
-    lanes: Arc<[Entrance<K>]>,
+    lanes: Arc<[LaneQueue<K>]>,
     delayed: Arc<AtomicUsize>,
 }
 
@@ -79,7 +79,7 @@ impl<K: Kind> Lanes<K> {
         let delayed = Arc::new(AtomicUsize::new(0));
         let start = |_| {
             let (queue, submissions) = mpsc::channel(owners_max.max(1));
-            let progress = Arc::new(Progress::default());
+            let progress = Arc::new(BatchStart::default());
             let shell = Shell {
                 lane: Lane::default(),
                 store: Arc::clone(store),
@@ -96,7 +96,7 @@ impl<K: Kind> Lanes<K> {
                 metrics: handles(),
             };
             tokio::spawn(critical("a lane", shell.run(submissions)));
-            Entrance { queue, progress }
+            LaneQueue { queue, progress }
         };
         Self {
             lanes: (0..count.max(1)).map(start).collect(),
@@ -114,7 +114,12 @@ impl<K: Kind> Lanes<K> {
     ) -> bool {
         let now = time::moment();
         let ages = self.lanes.iter().map(|lane| lane.progress.age(now));
-        let lane = choice::lane(ages, portion.shard);
+        let lane = if portion.run.is_joinable() {
+            choice::lane(ages, portion.shard)
+        } else {
+            // It shares no batch, and many of them in one lane would hold up all others.
+            choice::spread(ages.len(), portion.shard)
+        };
         let submission = Submission {
             portion,
             traces,
@@ -141,7 +146,7 @@ impl<K: Kind> Lanes<K> {
     /// Returns the length of the longest queue before a lane, and the maximum length.
     pub fn longest_queue(&self) -> (usize, usize) {
         let most = self.lanes.first().map_or(0, |lane| lane.queue.max_capacity());
-        let length = |lane: &Entrance<K>| most - lane.queue.capacity();
+        let length = |lane: &LaneQueue<K>| most - lane.queue.capacity();
         (self.lanes.iter().map(length).max().unwrap_or(0), most)
     }
 }
@@ -161,7 +166,7 @@ struct Shell<K: Kind> {
     is_delayed: bool,
     /// True while this lane is among the busy lanes in the metrics.
     is_busy: bool,
-    progress: Arc<Progress>,
+    progress: Arc<BatchStart>,
     call: Option<Call<K>>,
     pause: Option<std::pin::Pin<Box<Sleep>>>,
     spans: Spans,
@@ -211,8 +216,8 @@ impl<K: Kind> Shell<K> {
         match effect {
             Effect::Write(batch) => {
                 self.end_batch_if_over();
-                // A batch that is sent again is as old as it is.
-                if !self.lane.is_delayed() {
+                // A batch that is sent again, whole or portion by portion, keeps the time of its first attempt.
+                if !self.lane.is_delayed() && !self.lane.writes_alone() {
                     self.progress.begin(time::moment());
                 }
                 let span = self.call_span("commit");
@@ -286,6 +291,8 @@ impl<K: Kind> Shell<K> {
         if is_delayed != self.is_delayed {
             self.is_delayed = is_delayed;
             if is_delayed {
+                // Another lane takes what comes from now on.
+                self.progress.begin(Moment::ORIGIN);
                 self.delayed.fetch_add(1, Ordering::AcqRel);
             } else {
                 self.delayed.fetch_sub(1, Ordering::AcqRel);

@@ -159,8 +159,8 @@ async fn an_unreadable_coupon_does_not_keep_others_from_being_issued() {
     assert_eq!(issuance.id.sequence, Sequence::new(2));
 }
 
-/// Longer than a portion waits for a batch under way, to share the next one.
-const LONGER_THAN_SHARED: Duration = Duration::from_millis(30);
+/// From this age on, portions do not wait for a batch under way.
+const TOO_OLD_TO_SHARE: Duration = Duration::from_millis(30);
 
 /// A call to the store that takes longer is given up, and the batch is sent again.
 const LESS_THAN_A_CALL: Duration = Duration::from_secs(4);
@@ -183,7 +183,7 @@ async fn a_batch_that_takes_long_does_not_hold_up_other_coupons() {
         })
         .await;
         // Portions wait for a batch only while it is young.
-        tokio::time::sleep(LONGER_THAN_SHARED).await;
+        tokio::time::sleep(TOO_OLD_TO_SHARE).await;
     }
     fixture.faults.hold_writes(false);
     for asked in asked {

@@ -1,5 +1,5 @@
-//! The store alone: the rows that a node stores, in batches of the same size, without a node. A coupon always
-//! uses the same lane, and each lane has one connection, so one connection writes one batch after the other.
+//! The store alone: the rows that a node stores, in batches of the same size, without a node. A coupon
+//! has at most one batch in flight, so one connection writes one batch after the other.
 //! No service over this store can issue one coupon faster with batches of that size.
 
 use std::time::{Duration, Instant};

@@ -124,9 +124,15 @@ impl Size {
             thinking: (Duration::from_millis(500), Duration::from_millis(1_500)),
         };
         let (duration, users) = (virtual_users.duration(), self.number(500));
+        let stages: Vec<String> = virtual_users
+            .ramp
+            .iter()
+            .map(|stage| stage.users.to_string())
+            .collect();
+        let stages = stages.join(", ");
         Shape {
             title: format!(
-                "100, 300 and {users} users within {duration:.1?}, 0.5 s to 1.5 s of thinking; five coupons of {quantity}; users drawn from {users}"
+                "ramp to {stages} users within {duration:.1?}, 0.5 s to 1.5 s of thinking; five coupons of {quantity}; users drawn from {users}"
             ),
             coupons: 5,
             quantity,

@@ -81,7 +81,7 @@ impl Verdict {
 
     /// Returns what is broken, without figures.
     pub(super) fn brief(self) -> String {
-        if !self.is_broken() {
+        if self.is_exact() {
             return "exact".to_owned();
         }
         // The most important ones come first, and there is little space.

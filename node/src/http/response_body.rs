@@ -20,8 +20,8 @@ use super::unsent::{PORTION_BYTES, Reservation};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SharedBody;
 
-/// Attached to a response: what the request took, such as a place among a bounded number of requests, and what
-/// is given back once the body is sent.
+/// Attached to a response: what it holds until its body is sent, such as a place among a bounded number of
+/// requests.
 #[derive(Clone)]
 pub(crate) struct HeldUntilSent {
     _held: Arc<dyn Any + Send + Sync>,

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::engine::{IssueResponse, Refusal, Setback};
 use super::{Error, Service};
 
-/// Maximum number of users of a call. Their results take about 400 KB.
+/// Maximum number of users of a call. Their results take from about 450 KB up to 1 MiB.
 pub(crate) const USERS_MAX: usize = 1_000;
 
 /// Maximum number of calls on a node that are in progress or whose responses are not sent; further calls are

@@ -49,8 +49,8 @@ impl Exports {
         Duration::from_secs_f64(f64::from(rows) / self.rows_per_second)
     }
 
-    /// Waits for a turn. Before it, each of the others may read one portion at the rate of exports, and the
-    /// store has the deadline of a request, as for a single read.
+    /// Waits for a turn: at most the deadline of a request, and as long as a portion of every place takes at the
+    /// rate of exports.
     async fn turn(&self, deadline: Duration) -> Result<MutexGuard<'_, Instant>, Error> {
         let others = u32::try_from(self.places.places()).unwrap_or(u32::MAX);
         let limit = deadline.saturating_add(self.time_of(PORTION_ROWS).saturating_mul(others));

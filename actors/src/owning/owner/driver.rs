@@ -114,7 +114,7 @@ pub trait OwnerPort<K: Kind> {
         reply.send(answer);
     }
 
-    /// Hands a portion to its lane, with the spans of its traced requests. Returns false if no lane takes it.
+    /// Hands a portion to a lane, with the spans of its traced requests. Returns false if no lane takes it.
     fn submit(&mut self, portion: Portion<K>, traces: Vec<TraceParent>) -> bool;
 
     /// Posts a notice for doors, by an owner of this incarnation.

@@ -10,13 +10,13 @@ use std::time::Duration;
 use crate::ids::ShardId;
 use crate::time::Moment;
 
-/// A portion waits for the batch of a lane if that began less than this long ago, to share the next one. So
-/// this is about the longest time by which sharing delays an answer. Commits of a database nearby take less.
+/// A portion shares the next batch of a lane whose batch began less than this long ago. It waits for that batch
+/// even if it then takes longer; only later portions take another lane. Commits of a database nearby take less.
 const SHARED_TIME: Duration = Duration::from_millis(10);
 
 /// When the batch of a lane began.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(super) struct BatchStart {
     /// Nanoseconds from the clock's origin; [`IDLE`] if no batch is under way.
     begun: AtomicU64,
 }
@@ -24,7 +24,7 @@ pub(super) struct Progress {
 /// No batch is under way.
 const IDLE: u64 = u64::MAX;
 
-impl Default for Progress {
+impl Default for BatchStart {
     fn default() -> Self {
         Self {
             begun: AtomicU64::new(IDLE),
@@ -32,7 +32,7 @@ impl Default for Progress {
     }
 }
 
-impl Progress {
+impl BatchStart {
     /// A batch begins.
     pub(super) fn begin(&self, now: Moment) {
         self.begun.store(now.as_nanos(), Ordering::Relaxed);
@@ -55,10 +55,15 @@ impl Progress {
 /// Returns the index of the lane for a portion of this shard, by the ages of the lanes' batches. If all
 /// batches take long, the shards are spread over the lanes.
 pub(super) fn lane(ages: impl ExactSizeIterator<Item = Option<Duration>>, shard: ShardId) -> usize {
-    let count = ages.len().max(1);
+    let count = ages.len();
     let mut ages = ages;
     ages.position(|age| age.is_none_or(|age| age < SHARED_TIME))
-        .unwrap_or(usize::from(shard.get()) % count)
+        .unwrap_or_else(|| spread(count, shard))
+}
+
+/// Returns the index of the lane for a portion of this shard, if the shards are spread over so many lanes.
+pub(super) fn spread(count: usize, shard: ShardId) -> usize {
+    usize::from(shard.get()) % count.max(1)
 }
 
 #[cfg(test)]
@@ -98,7 +103,7 @@ mod tests {
     #[test]
     fn the_age_is_that_of_the_batch_under_way() {
         let at = |millis| Moment::at(Duration::from_millis(millis));
-        let progress = Progress::default();
+        let progress = BatchStart::default();
         assert_eq!(progress.age(at(1_000)), None);
         progress.begin(at(1_000));
         assert_eq!(progress.age(at(1_003)), Some(Duration::from_millis(3)));

@@ -167,6 +167,11 @@ impl<K: Kind, M: Clone> Lane<K, M> {
         in_flight.flat_map(|submission| &submission.traces)
     }
 
+    /// Returns true if the portion in flight is written alone, after its batch clashed or could not be read.
+    pub fn writes_alone(&self) -> bool {
+        self.in_flight.as_ref().is_some_and(|batch| batch.alone)
+    }
+
     /// Returns true if the store does not accept what this lane sends.
     pub fn is_delayed(&self) -> bool {
         self.in_flight.as_ref().is_some_and(|batch| batch.delayed)
