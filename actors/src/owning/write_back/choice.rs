@@ -54,9 +54,8 @@ impl BatchStart {
 
 /// Returns the index of the lane for a portion of this shard, by the ages of the lanes' batches. If all
 /// batches take long, the shards are spread over the lanes.
-pub(super) fn lane(ages: impl ExactSizeIterator<Item = Option<Duration>>, shard: ShardId) -> usize {
+pub(super) fn lane(mut ages: impl ExactSizeIterator<Item = Option<Duration>>, shard: ShardId) -> usize {
     let count = ages.len();
-    let mut ages = ages;
     ages.position(|age| age.is_none_or(|age| age < SHARED_TIME))
         .unwrap_or_else(|| spread(count, shard))
 }
