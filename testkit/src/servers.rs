@@ -195,6 +195,7 @@ impl Server {
     pub fn resume_with(&self, more: &[&str]) -> Result<(), String> {
         let directory = self.directory.display();
         let mut command = Command::new(&self.program);
+        command.env("TMPDIR", self.directory.join("tmp"));
         command.arg("--no-defaults").args([
             format!("--datadir={directory}/data"),
             format!("--port={}", self.port),
@@ -327,7 +328,11 @@ pub async fn run(connection: &mut MySqlConnection, statements: &str) {
     ran.unwrap_or_else(|error| panic!("{statements}: {error}"));
 }
 
+/// Makes the files that a server starts with. Each server has a folder for temporary files of its own, because
+/// MariaDB deletes all temporary tables in that folder when it starts, also those of other servers.
 fn make_data(kind: ServerKind, program: &Path, directory: &Path) -> Result<(), String> {
+    let temporary = directory.join("tmp");
+    std::fs::create_dir(&temporary).map_err(|error| error.to_string())?;
     let init = format!(
         "CREATE USER IF NOT EXISTS '{USER}'@'%' IDENTIFIED BY '{}';\nGRANT ALL ON `fc\\_%`.* TO '{USER}'@'%';\n",
         PASSWORD.replace('\'', "''")
@@ -365,6 +370,7 @@ fn make_data(kind: ServerKind, program: &Path, directory: &Path) -> Result<(), S
         }
     };
     let made = command
+        .env("TMPDIR", &temporary)
         .stdin(Stdio::null())
         .output()
         .map_err(|error| error.to_string())?;
