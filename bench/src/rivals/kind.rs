@@ -69,15 +69,18 @@ impl RivalKind {
         matches!(self, Self::RedisLock | Self::FairLock | Self::Script)
     }
 
-    /// Returns the default number of connections to the database; `--pools` measures others.
+    /// Returns the default number of connections to the database: one of the best in `--what pools`.
     pub const fn connections(self) -> u16 {
         match self {
             // Requests for one row follow each other, so that more connections only lengthen the queue within
-            // the server.
-            Self::RowLock | Self::AtomicUpdate | Self::Optimistic => 8,
-            // The lock lets one transaction through at a time; the others read beforehand.
-            Self::RedisLock | Self::FairLock => 8,
-            Self::NoLock | Self::LockInTransaction | Self::SkipLocked => 32,
+            // the server, or make more attempts fail.
+            Self::AtomicUpdate | Self::Optimistic => 2,
+            // The lock lets one transaction through at a time.
+            Self::RedisLock => 1,
+            Self::FairLock => 2,
+            Self::RowLock | Self::SkipLocked => 8,
+            Self::NoLock | Self::LockInTransaction => 32,
+            // Only the consumer uses them.
             Self::Script => 2,
         }
     }
