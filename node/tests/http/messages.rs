@@ -11,7 +11,7 @@ const QUANTITY: &str = "must be from 1 to 1000000000, or null for unlimited";
 const AMOUNT: &str = "must be from 0 to 2^53 - 1";
 
 /// What the value of a discount must be.
-const VALUE: &str = "must be from 1 to 2^53 - 1, of a rate at most 100";
+const VALUE: &str = "must be from 1 to 2^53 - 1, or from 1 to 100 for a rate";
 
 /// Returns the field and the message of each error, sorted.
 fn errors(reply: &Reply) -> Vec<(&str, &str)> {

@@ -129,15 +129,15 @@ struct DiscountBody {
     value: u64,
 }
 
-/// Reads the value of a discount. One that is too large for every kind is refused here, because nothing else is
-/// checked of a discount whose kind is wrong.
+/// Reads the value of a discount. A value that is too large for either kind is refused here, because
+/// `Offer::check` does not see a discount whose kind is wrong.
 fn discount_value<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let value = numbers::required(deserializer)?;
     if value <= AMOUNT_MAX {
         Ok(value)
     } else {
         Err(D::Error::custom(
-            "must be from 1 to 2^53 - 1, of a rate at most 100",
+            "must be from 1 to 2^53 - 1, or from 1 to 100 for a rate",
         ))
     }
 }
@@ -209,8 +209,8 @@ impl From<DiscountPatchBody> for DiscountPatch {
     }
 }
 
-// If the type of a field is narrower than 64 bits and a number does not fit, the number becomes the largest
-// value of that type, which `Offer::check` refuses. So only `Offer::check` says what a field must be.
+// A number that does not fit into a type of fewer than 64 bits becomes the largest value of that type, which
+// `Offer::check` refuses. So the message about such a number is also that of `Offer::check`.
 
 fn narrow_limit(value: u64) -> u8 {
     u8::try_from(value).unwrap_or(u8::MAX)

@@ -202,7 +202,7 @@ named_schema! {
         let kind = ObjectBuilder::new()
             .schema_type(Type::String)
             .enum_values(Some(["amount", "rate"]));
-        let value = whole_number(1, AMOUNT_MAX).description(Some("of a rate, at most 100"));
+        let value = whole_number(1, AMOUNT_MAX).description(Some("from 1 to 100 for a rate"));
         let object = ObjectBuilder::new()
             .schema_type(Type::Object)
             .description(Some("what is absent stays as it is"))

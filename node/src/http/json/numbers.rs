@@ -1,6 +1,6 @@
-//! Reads the whole numbers of a body. A number that no `u64` holds, also a negative one, becomes the largest
-//! `u64`, which is above every bound. So only the check of a field says what its number must be, and names the
-//! bound.
+//! Reads the whole numbers of a body. A number that does not fit into a `u64`, for example a negative one,
+//! becomes the largest `u64`, which is above every bound. The check of the field refuses it, and its message
+//! names the bounds.
 
 use std::fmt;
 
