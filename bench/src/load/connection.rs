@@ -199,11 +199,13 @@ impl Connection {
     }
 }
 
-/// Sends arrivals until there are no more, as the virtual user at this place.
-pub(super) async fn serve(worker: Rc<Worker>, place: usize, mut connection: Connection) {
+/// Sends arrivals until there are no more, as the virtual user at this index.
+pub(super) async fn serve(worker: Rc<Worker>, index: usize, mut connection: Connection) {
     let users = &worker.plan.virtual_users;
-    let Some(begins) = users.begins(place) else { return };
-    worker.pause(begins).await;
+    let Some(delay) = users.start_delay(index) else {
+        return;
+    };
+    worker.pause(delay).await;
     let mut request = Vec::with_capacity(512);
     let mut redial = REDIAL.0;
     while let Some(arrival) = worker.arrivals.next().await {
@@ -219,7 +221,7 @@ pub(super) async fn serve(worker: Rc<Worker>, place: usize, mut connection: Conn
             Err(_) => redial = REDIAL.0,
         }
         checkout::go_on(&worker, &mut connection).await;
-        worker.pause(users.thinks()).await;
+        worker.pause(users.thinking_time()).await;
     }
 }
 

@@ -12,25 +12,26 @@ pub struct Stage {
     pub users: usize,
 }
 
-/// When connections begin, and how long they pause.
+/// When virtual users start, and how long they pause.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VirtualUsers {
-    /// The ramp; all begin at once if it is empty. A user beyond the last stage never begins.
+    /// The ramp; if it is empty, all start at once. A user beyond the last stage never starts.
     pub ramp: Vec<Stage>,
-    /// Least and most time between an answer and the next request, which is drawn at random.
+    /// Least and most time between an answer and the next request. The time is drawn at random.
     pub thinking: (Duration, Duration),
 }
 
 impl VirtualUsers {
-    /// Returns how long after the beginning of the run the virtual user at this index begins.
-    pub fn begins(&self, place: usize) -> Option<Duration> {
+    /// Returns the time from the start of the run to the first request of the virtual user at this index;
+    /// `None` if this user sends nothing.
+    pub fn start_delay(&self, index: usize) -> Option<Duration> {
         if self.ramp.is_empty() {
             return Some(Duration::ZERO);
         }
         let (mut passed, mut users) = (Duration::ZERO, 0);
         for stage in &self.ramp {
-            if (users..stage.users).contains(&place) {
-                let part = (place - users) as f64 / (stage.users - users) as f64;
+            if (users..stage.users).contains(&index) {
+                let part = (index - users) as f64 / (stage.users - users) as f64;
                 return Some(passed + stage.duration.mul_f64(part));
             }
             passed += stage.duration;
@@ -39,13 +40,13 @@ impl VirtualUsers {
         None
     }
 
-    /// Returns the time of the ramp.
+    /// Returns the duration of the ramp.
     pub fn duration(&self) -> Duration {
         self.ramp.iter().map(|stage| stage.duration).sum()
     }
 
-    /// Returns the time to think before the next request.
-    pub(super) fn thinks(&self) -> Duration {
+    /// Draws the time between an answer and the next request.
+    pub(super) fn thinking_time(&self) -> Duration {
         let (least, most) = self.thinking;
         if most.is_zero() {
             return Duration::ZERO;
@@ -69,17 +70,17 @@ mod tests {
             ramp: vec![stage(10, 100), stage(20, 100), stage(20, 300)],
             thinking: (seconds(1), seconds(2)),
         };
-        let begins = |place| users.begins(place);
-        assert_eq!((begins(0), begins(50)), (Some(Duration::ZERO), Some(seconds(5))));
-        assert_eq!((begins(100), begins(200)), (Some(seconds(30)), Some(seconds(40))));
-        assert_eq!((begins(300), users.duration()), (None, seconds(50)));
+        let delay = |index| users.start_delay(index);
+        assert_eq!((delay(0), delay(50)), (Some(Duration::ZERO), Some(seconds(5))));
+        assert_eq!((delay(100), delay(200)), (Some(seconds(30)), Some(seconds(40))));
+        assert_eq!((delay(300), users.duration()), (None, seconds(50)));
         let all = VirtualUsers::default();
         assert_eq!(
-            (all.begins(7), all.thinks()),
+            (all.start_delay(7), all.thinking_time()),
             (Some(Duration::ZERO), Duration::ZERO)
         );
         for _ in 0..100 {
-            assert!((seconds(1)..=seconds(2)).contains(&users.thinks()));
+            assert!((seconds(1)..=seconds(2)).contains(&users.thinking_time()));
         }
     }
 }

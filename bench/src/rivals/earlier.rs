@@ -335,8 +335,11 @@ mod tests {
         let ramp = shorter.ramp(50_000);
         assert_eq!((ramp.quantity, ramp.connections), (2_500, 1_000));
         assert_eq!(ramp.bounds.duration, Some(Duration::from_secs(9)));
-        assert_eq!(ramp.virtual_users.begins(999), Some(Duration::from_millis(999)));
-        assert_eq!(ramp.virtual_users.begins(1_000), None);
+        assert_eq!(
+            ramp.virtual_users.start_delay(999),
+            Some(Duration::from_millis(999))
+        );
+        assert_eq!(ramp.virtual_users.start_delay(1_000), None);
         let sale = shorter.sale();
         assert_eq!((sale.coupons, sale.quantity, sale.connections), (5, 15, 250));
         assert_eq!(sale.bounds.duration, Some(Duration::from_secs(5)));
