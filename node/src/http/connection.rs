@@ -91,12 +91,12 @@ pub(super) async fn serve<F>(
             };
             let (progress, served) = (progress.clone(), Arc::clone(&served));
             async move {
-                let (response, taken) = request::respond(&head, &served, response).await;
+                let (response, guard) = request::respond(&head, &served, response).await;
                 let mut state = progress.lock();
                 state.pace.responded(head.has_left_unread());
                 state.outgoing.service_gave();
                 drop(state);
-                Ok::<_, Infallible>(response.map(|body| ResponseBody::new(body, progress, taken)))
+                Ok::<_, Infallible>(response.map(|body| ResponseBody::new(body, progress, guard)))
             }
         })
     };

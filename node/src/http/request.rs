@@ -22,7 +22,7 @@ use super::cors::Cors;
 use super::head::Head;
 use super::listener::{IsHot, Shared};
 use super::problem::Problem;
-use super::response_body::{HeldUntilSent, SharedBody, Taken};
+use super::response_body::{HeldUntilSent, SendGuard, SharedBody};
 use super::route_metrics::label;
 use super::streamed::StreamedBody;
 use super::trace::{self, TRACERESPONSE, Trace};
@@ -71,13 +71,13 @@ pub(super) fn split(
     (head, request)
 }
 
-/// Waits for the response, adds its general headers, and records it. Also returns what the response takes
-/// until its body is sent.
+/// Waits for the response, adds its general headers, and records it. Also returns what is held until
+/// the body is sent.
 pub(super) async fn respond(
     head: &Head,
     served: &Served,
     response: impl Future<Output = Result<Response, Infallible>>,
-) -> (Response, Taken) {
+) -> (Response, SendGuard) {
     let options = &served.shared.responses;
     let started = Instant::now();
     let id = id(&head.headers);
@@ -122,11 +122,11 @@ pub(super) async fn respond(
     }
     response.headers_mut().insert(X_REQUEST_ID, id);
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
-    let taken = Taken {
+    let guard = SendGuard {
         _reservation: reservation,
         _held: held,
     };
-    (response, taken)
+    (response, guard)
 }
 
 /// Reserves memory for the body of a response. If no memory is left, a read is refused. The response to a

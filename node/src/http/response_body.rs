@@ -42,12 +42,12 @@ impl fmt::Debug for HeldUntilSent {
     }
 }
 
-/// What a response takes until its body is sent.
+/// What a response holds until its body is sent; dropping the guard frees it.
 #[derive(Debug, Default)]
-pub(super) struct Taken {
+pub(super) struct SendGuard {
     /// The memory of the body, if it is counted.
     pub(super) _reservation: Option<Reservation>,
-    /// What the request took.
+    /// What the handler attached to the response.
     pub(super) _held: Option<HeldUntilSent>,
 }
 
@@ -58,17 +58,17 @@ pub(super) struct ResponseBody<B> {
     /// What is left of a part of the body.
     rest: Bytes,
     progress: Progress,
-    _taken: Taken,
+    _guard: SendGuard,
 }
 
 impl<B> ResponseBody<B> {
     /// The body of a response of this connection.
-    pub(super) fn new(body: B, progress: Progress, taken: Taken) -> Self {
+    pub(super) fn new(body: B, progress: Progress, guard: SendGuard) -> Self {
         Self {
             body,
             rest: Bytes::new(),
             progress,
-            _taken: taken,
+            _guard: guard,
         }
     }
 
