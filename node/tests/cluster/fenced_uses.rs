@@ -1,5 +1,5 @@
-//! A node that is suspended while a use that it decided is on its way to the database, which stores it only
-//! under the fence.
+//! A node is suspended while the write of a use is on its way to the database, and another node takes the
+//! shard over. The fence must keep the late write from being stored.
 
 use serde_json::json;
 use testkit::database_proxy::DatabaseMode;

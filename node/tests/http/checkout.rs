@@ -149,8 +149,8 @@ async fn wrong_fields_of_a_use_are_reported() {
     assert_eq!(uses["items"], json!([]));
 }
 
-/// Returns true twice if the document says that users may take this step, and by which header they name
-/// themselves.
+/// Reads the operation of this step from the OpenAPI document. The first value is true if `x-allowed` lists
+/// users, the second if `security` lists the header with the user id.
 fn names_users(document: &Value, step: &str) -> (bool, bool) {
     let operation = &document["paths"][format!("/v1/issuances/{{id}}/{step}")]["post"];
     let list = |name: &str| operation[name].as_array().unwrap().iter();

@@ -214,7 +214,8 @@ async fn store_pairs(database: PathBuf, coupon: u64, first: u64, over: Arc<Atomi
     last
 }
 
-/// At every moment there are so many more issuances than uses.
+/// Each stored pair is an issuance and a use. So the number of issuances minus the number of uses is the same
+/// in all statistics that are computed meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn statistics_are_exact_while_rows_are_stored() {
     const COUNT: u32 = 20_000;
