@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Compares clusters of two builds of firstcome under load. Three nodes of each build run at the same time over
-one MySQL server, each build with a database of its own, and the two clusters are measured in turn. So a change
-of the machine's speed meets both, and the clusters start only once.
+"""Compares clusters of two builds of firstcome under load. Three nodes of each build run at the same time
+over one MySQL server, each build with a database of its own, and the two clusters are measured in turn. So a
+change of the machine's speed affects both, and the clusters start only once.
 
-Prints a Markdown table of the rates, and of the processor time of the three nodes and of MySQL for a request.
-Each ratio is of two figures from the same round; the table has the median of the ratios with minimum and
-maximum. The loads: `owner` and `other` (issuing one coupon, with requests at its owner or at another node),
-`door` (a sold-out coupon, with requests at another node), `many` (issuing a hundred coupons at all nodes).
+Prints a Markdown table of the rates, and of the processor time of the three nodes and of MySQL for a
+request. Each ratio is of two figures from the same round; the table has the median of the ratios with minimum
+and maximum. The loads: `owner` and `other` (issuing one coupon, with requests at its owner or at another
+node), `door` (a sold-out coupon, with requests at another node), `many` (issuing a hundred coupons at all
+nodes).
 
 A build is given as the directory with the programs firstcome and firstcome-bench; the second build's tool
 makes the load. MYSQLD names the server's program. With --perf FILE, `perf record` profiles the nodes, and
@@ -82,7 +83,8 @@ def metric(url, name):
 
 def processor_us(processes):
     """Returns the processor time, user and system, that the processes have taken."""
-    fields = (Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split() for process in processes)
+    texts = (Path(f"/proc/{process.pid}/stat").read_text() for process in processes)
+    fields = (text.rsplit(")", 1)[1].split() for text in texts)
     return sum(int(field[11]) + int(field[12]) for field in fields) * TICK_US
 
 
@@ -101,8 +103,9 @@ class Server:
         )
         self.port = free_port()
         self.process = subprocess.Popen(
-            [*common, f"--port={self.port}", f"--socket={folder}/socket", f"--init-file={setup}", "--mysqlx=OFF"]
-            + ["--bind-address=127.0.0.1", "--innodb-buffer-pool-size=1G", "--innodb-redo-log-capacity=1G"],
+            [*common, f"--port={self.port}", f"--socket={folder}/socket", f"--init-file={setup}"]
+            + ["--mysqlx=OFF", "--bind-address=127.0.0.1"]
+            + ["--innodb-buffer-pool-size=1G", "--innodb-redo-log-capacity=1G"],
             stdout=log,
             stderr=log,
         )
@@ -154,7 +157,8 @@ class Cluster:
         return owners if min(shares) > len(owners) / NODES / 2 and sum(shares) == len(owners) else None
 
     def coupon(self, quantity=None):
-        return as_admin("POST", f"{self.urls[0]}/v1/coupons", {"title": "Coupon", "total_quantity": quantity})["id"]
+        body = {"title": "Coupon", "total_quantity": quantity}
+        return as_admin("POST", f"{self.urls[0]}/v1/coupons", body)["id"]
 
     def owner(self, coupon):
         """Returns the index of the node that forwards no request for the coupon."""
@@ -184,8 +188,9 @@ class Cluster:
 
 def measure(options, load, name, cluster, server, number):
     urls, coupons = cluster.target(load)
-    command = [options.second / "firstcome-bench", "load", "--json", "--ceiling", "0s", "--admin-token", TOKEN]
-    command += ["--connections", str(options.connections), "--duration", options.duration, "--warm-up", "0s"]
+    command = [options.second / "firstcome-bench", "load", "--json", "--admin-token", TOKEN]
+    command += ["--ceiling", "0s", "--warm-up", "0s"]
+    command += ["--connections", str(options.connections), "--duration", options.duration]
     command += ["--name", f"run-{number}", "--slo-errors", "1"]
     command += [part for url in urls for part in ("--url", url)]
     command += [part for coupon in coupons for part in ("--coupon", str(coupon))]
@@ -240,14 +245,15 @@ def compare(options, folder, processes):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("first", type=Path, help="directory with the programs of the first build")
     parser.add_argument("second", type=Path, help="directory with the programs of the second build")
     parser.add_argument("--rounds", type=int, default=5, help="rounds, each of which measures both builds")
     parser.add_argument("--loads", default=",".join(LOADS), help="loads, separated by commas")
     parser.add_argument("--duration", default="1500ms", help="how long each load lasts")
     parser.add_argument("--connections", type=int, default=256)
-    parser.add_argument("--perf", help="begin of the names of files for profiles")
+    parser.add_argument("--perf", help="prefix of the names of the files with profiles")
     options = parser.parse_args()
     options.first, options.second = options.first.resolve(), options.second.resolve()
     processes = []

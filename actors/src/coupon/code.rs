@@ -31,8 +31,8 @@ pub const CODE_CHARS: usize = 20;
 /// Number of characters of the longest codes.
 pub const CODE_CHARS_MAX: usize = 36;
 
-/// Number of letters and digits of a text that is taken for a code. A text that lacks some, or has too many or
-/// other characters, is a wrong code; a much shorter text is not meant as a code.
+/// Number of letters and digits of a text that is taken for a code. A text that lacks some, or has too many
+/// or other characters, is a wrong code; a much shorter text is not meant as a code.
 const TYPED_CHARS: std::ops::RangeInclusive<usize> = 10..=CODE_CHARS_MAX + 4;
 
 /// Age from which a secret is used for new codes: all nodes know it by then.
@@ -73,8 +73,8 @@ impl fmt::Display for Code {
 pub struct TypedCode(Option<(Packed, u64)>);
 
 impl TypedCode {
-    /// Reads a text without regard to case and dashes, with `O` as 0, and `I` and `L` as 1. Any other character
-    /// makes a code wrong. `None` if the text is not meant as a code.
+    /// Reads a text without regard to case and dashes, with `O` as 0, and `I` and `L` as 1. Any other
+    /// character makes a code wrong. `None` if the text is not meant as a code.
     pub fn read(text: &str) -> Option<Self> {
         if text.len() > 2 * *TYPED_CHARS.end() {
             return None;

@@ -409,9 +409,9 @@ fn as_counted(mut used: UsedIssuance) -> UsedIssuance {
     used
 }
 
-/// Stores a coupon of which Ann has this many issuances, and Bob one after each of them and one more. Returns the
-/// issuances of Ann, of which every third one is reserved. Both have so many already that some are beyond the
-/// limits.
+/// Stores a coupon of which Ann has this many issuances, and Bob one after each of them and one more. Returns
+/// the issuances of Ann, of which every third one is reserved. Both have so many already that some are beyond
+/// the limits.
 async fn of_ann(store: &impl CouponStore, count: u64) -> (CouponId, Vec<UsedIssuance>) {
     let owned = Owned::unlimited(store).await;
     let rows = (1..=2 * count + 1).map(|sequence| {

@@ -1,6 +1,6 @@
-//! A fair lock in Redis around the transaction: waiters are in a queue, and a release wakes the first of them.
-//! The scripts do what those of Redisson's fair lock do: a waiter that does not take the lock in time loses its
-//! place, so that a dead one does not stop the queue.
+//! A fair lock in Redis around the transaction: waiters are in a queue, and a release wakes the first of
+//! them. The scripts do what those of Redisson's fair lock do: a waiter that does not take the lock in time
+//! loses its place, so that a dead one does not stop the queue.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,11 +29,11 @@ const RESUBSCRIBE: Duration = Duration::from_millis(50);
 /// How long a waiter keeps its place without an attempt.
 const PLACE: Duration = Duration::from_secs(5);
 
-/// Takes the lock if it is free and the caller is the first of the queue; otherwise the caller is in the queue
-/// afterwards.
+/// Takes the lock if it is free and the caller is the first of the queue; otherwise the caller is in the
+/// queue afterwards.
 ///
-/// Keys: the lock, the queue, the times until which waiters keep their places. Arguments: the waiter, the time
-/// now, the time until which it keeps its place, the lease; times are in milliseconds.
+/// Keys: the lock, the queue, the times until which waiters keep their places. Arguments: the waiter, the
+/// time now, the time until which it keeps its place, the lease; times are in milliseconds.
 const ACQUIRE: &str = r"
     local first = redis.call('LINDEX', KEYS[2], 0)
     while first and tonumber(redis.call('ZSCORE', KEYS[3], first) or 0) < tonumber(ARGV[2]) do

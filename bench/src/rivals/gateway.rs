@@ -1,5 +1,6 @@
 //! The routes of the rivals, behind the accept loop of the node. Answers have the same codes and fields as
-//! those of Firstcome; administrators are not authenticated, and coupons have no field but title and quantity.
+//! those of Firstcome; administrators are not authenticated, and coupons have no field but title and
+//! quantity.
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 //! A lock in Redis around the transaction, taken by trying again every 100 ms, for 10 s at most. It is
 //! released after the commit, by the token of the request that holds it.
 //!
-//! A request that waits has no place in a queue: the one that tries next after a release gets the lock. The lock
-//! expires, so that it does not outlive a process; a holder that is slower than that holds it no more, and
-//! then only the keys of the table prevent that a sequence is given twice.
+//! A request that waits has no place in a queue: the one that tries next after a release gets the lock. The
+//! lock expires, so that it does not outlive a process; a holder that is slower than that holds it no more,
+//! and then only the keys of the table prevent that a sequence is given twice.
 
 use std::time::{Duration, Instant};
 

@@ -1,9 +1,9 @@
 //! A script in Redis decides, and the answer follows at once: whether the user has the coupon, how many have
 //! it, and then both the user and an entry of a queue. A consumer writes the queue to MySQL in batches.
 //!
-//! What an answer says is as safe as Redis keeps it (`appendfsync`). MySQL has it later; the keys of the table
-//! make it harmless to write a batch twice, which happens if the process ends between a commit and the removal
-//! of its entries.
+//! What an answer says is as safe as Redis keeps it (`appendfsync`). MySQL has it later; the keys of the
+//! table make it harmless to write a batch twice, which happens if the process ends between a commit and the
+//! removal of its entries.
 
 mod consumer;
 
@@ -23,8 +23,8 @@ const QUEUE: &str = "queue";
 
 /// Decides a request. No text in it has a space.
 ///
-/// Keys: the coupon's quantity, which is empty if there is no limit; its users with their issuances; the queue.
-/// Arguments: the coupon, the user, the request's key, the time now.
+/// Keys: the coupon's quantity, which is empty if there is no limit; its users with their issuances; the
+/// queue. Arguments: the coupon, the user, the request's key, the time now.
 const ISSUE: &str = r"
     local quantity = redis.call('GET', KEYS[1])
     if not quantity then return {'unknown', ''} end

@@ -1,5 +1,5 @@
-//! `firstcome-bench rival`: one rival as a process of its own, so that it can be killed and its processor time
-//! can be counted.
+//! `firstcome-bench rival`: one rival as a process of its own, so that it can be killed and its processor
+//! time can be counted.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;

@@ -18,8 +18,8 @@ pub struct Verdict {
     pub too_many: u64,
     /// Places that were not issued although users were told that all are.
     pub too_few: u64,
-    /// Sequences that are stored twice, users with more than one issuance, and issuances that two requests were
-    /// answered with.
+    /// Sequences that are stored twice, users with more than one issuance, and issuances that two requests
+    /// were answered with.
     pub duplicates: u64,
     /// Issuances that a user was told of and that are not stored.
     pub told_not_stored: u64,

@@ -74,7 +74,8 @@ pub(super) struct BulkResponseBody<'a> {
     results: Vec<BulkResultBody<'a>>,
 }
 
-/// The result of one user's request: `issuance`, or `code` and `applied`, with `existing` for `ALREADY_ISSUED`.
+/// The result of one user's request: `issuance`, or `code` and `applied`, with `existing` for
+/// `ALREADY_ISSUED`.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = BulkResult)]
 pub(super) struct BulkResultBody<'a> {
@@ -98,8 +99,8 @@ pub(super) struct BulkResultBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<bool>)]
     applied: Option<Option<bool>>,
-    /// The user's latest issuance, if the code is `ALREADY_ISSUED`. It has a name of its own, because a result
-    /// has `issuance` only if it is 201.
+    /// The user's latest issuance, if the code is `ALREADY_ISSUED`. It has a name of its own, because a
+    /// result has `issuance` only if it is 201.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = IssuanceBody)]
     existing: Option<IssuanceBody<'a>>,

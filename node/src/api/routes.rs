@@ -117,8 +117,8 @@ impl Access {
         }
     }
 
-    /// Returns who may call the operation: `anyone`, or users and the names of roles. `user_may_reserve` is the
-    /// key `coupon.user_may_reserve`.
+    /// Returns who may call the operation: `anyone`, or users and the names of roles. `user_may_reserve` is
+    /// the key `coupon.user_may_reserve`.
     pub(super) const fn allowed(self, user_may_reserve: bool) -> &'static [&'static str] {
         match self {
             Self::Reserver if user_may_reserve => &["user", "admin", "operator", "service"],

@@ -301,9 +301,9 @@ fn revocation(call: &Call) -> Result<Option<Step>, RequestError> {
     }))
 }
 
-/// Takes a step. A missing right is reported first, then a path that is neither an id nor a code, then a wrong
-/// body, then a wrong code or an unknown issuance. `allow` checks the right, and returns the user if the principal may
-/// use only this user's issuances.
+/// Takes a step. A missing right is reported first, then a path that is neither an id nor a code, then a
+/// wrong body, then a wrong code or an unknown issuance. `allow` checks the right, and returns the user if
+/// the principal may use only this user's issuances.
 async fn take(
     service: &Service,
     call: &Call,

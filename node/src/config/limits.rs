@@ -12,8 +12,8 @@ use crate::http::unsent;
 /// highest is more than a node can serve.
 const RATES: RangeInclusive<f64> = 0.001..=1_000_000.0;
 
-/// Least value of `limits.unsent_bytes_max`. It gives each of two clients room for the longest page of a list,
-/// and an operator room for the metrics.
+/// Least value of `limits.unsent_bytes_max`. It gives each of two clients room for the longest page of a
+/// list, and an operator room for the metrics.
 const UNSENT_BYTES_MIN: usize = 2 * 1024 * 1024;
 
 section! {

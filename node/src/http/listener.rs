@@ -217,8 +217,8 @@ impl Listener {
     }
 }
 
-/// Returns a filter that extracts a header as text: `None` if the header is missing, occurs twice or is not text.
-/// The accept loop keeps the headers beside the request, where the filters of warp do not find them.
+/// Returns a filter that extracts a header as text: `None` if the header is missing, occurs twice or is not
+/// text. The accept loop keeps the headers beside the request, where the filters of warp do not find them.
 pub fn header(name: HeaderName) -> impl Filter<Extract = (Option<String>,), Error = Rejection> + Clone {
     warp::ext::get::<Arc<Head>>()
         .map(move |head: Arc<Head>| head.text(&name).ok().flatten().map(str::to_owned))

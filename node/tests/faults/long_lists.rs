@@ -39,11 +39,14 @@ const SEVERAL_STEPS: usize = 20_000;
 /// Makes a statement that creates this many coupons, which have ended.
 fn creation(concatenated: &str, count: usize) -> String {
     format!(
-        "INSERT INTO coupons (title, per_user_limit, ends_at, status, version, created_at, updated_at, creation_key, creation_body)
+        "INSERT INTO coupons (title, per_user_limit, ends_at, status, version, created_at, updated_at,
+                              creation_key, creation_body)
          WITH RECURSIVE digits AS (SELECT 0 AS digit UNION ALL SELECT digit + 1 FROM digits WHERE digit < 9)
          SELECT 'Coupon', 1, 1, 'open', 1, 0, 0, {concatenated}, ''
-           FROM (SELECT a.digit + 10 * b.digit + 100 * c.digit + 1000 * d.digit + 10000 * e.digit + 100000 * f.digit AS number
-                   FROM digits a JOIN digits b JOIN digits c JOIN digits d JOIN digits e JOIN digits f) AS numbers
+           FROM (SELECT a.digit + 10 * b.digit + 100 * c.digit + 1000 * d.digit + 10000 * e.digit
+                        + 100000 * f.digit AS number
+                   FROM digits a JOIN digits b JOIN digits c
+                        JOIN digits d JOIN digits e JOIN digits f) AS numbers
           WHERE number < {count}"
     )
 }
@@ -182,7 +185,8 @@ async fn shows_one_moment(searched: &Searched, ids: [u64; 2], toggle: impl Async
     const LISTS: usize = 200;
     let [first, last] = ids;
     let toggled = format!(
-        "UPDATE coupons SET status = CASE status WHEN 'open' THEN 'paused' ELSE 'open' END WHERE id IN ({first}, {last})"
+        "UPDATE coupons SET status = CASE status WHEN 'open' THEN 'paused' ELSE 'open' END
+          WHERE id IN ({first}, {last})"
     );
     let is_done = AtomicBool::new(false);
     let toggling = async {
@@ -297,8 +301,8 @@ fn redeemed(coupon: u64) -> [String; 2] {
     let uses = format!(
         "INSERT INTO uses (coupon_id, use_sequence, sequence, kind, order_id, order_amount, discount, returns,
                            author, used_at, reserved, redeemed, revoked, returned)
-         {numbers} SELECT {coupon}, n, n, 'redeemed', 'order-' || n, 5, 0, 0, 'key:shop', 1700000000000000, 0, n,
-                          0, 0 FROM numbers WHERE n < {ISSUANCES}"
+         {numbers} SELECT {coupon}, n, n, 'redeemed', 'order-' || n, 5, 0, 0,
+                          'key:shop', 1700000000000000, 0, n, 0, 0 FROM numbers WHERE n < {ISSUANCES}"
     );
     [issuances, uses]
 }
@@ -320,8 +324,8 @@ async fn nearly_all_redeemed() -> (Searched, u64, tempfile::TempDir) {
     (searched, coupon, folder)
 }
 
-/// Lists the issuances that can be used, page by page until the list ends. Returns their sequences, and how often the node
-/// asked for a retry. Calls `before_retry` before each.
+/// Lists the issuances that can be used, page by page until the list ends. Returns their sequences, and how
+/// often the node asked for a retry. Calls `before_retry` before each.
 async fn usable(
     searched: &Searched,
     coupon: u64,
@@ -353,9 +357,9 @@ async fn usable(
     (found, retries)
 }
 
-/// Searches for issuances that can be used, with so many searches at once that few end within a request. Calls
-/// `before_retry` with the number of a search before each of its retries. All that retried must find what was
-/// given back by then.
+/// Searches for issuances that can be used, with so many searches at once that few end within a request.
+/// Calls `before_retry` with the number of a search before each of its retries. All that retried must find
+/// what was given back by then.
 async fn search_for_usable(searched: &Searched, coupon: u64, before_retry: impl AsyncFn(usize)) {
     let begun = Instant::now();
     let (found, _) = usable(searched, coupon, REFUNDED as usize, async || ()).await;
@@ -408,8 +412,8 @@ async fn searches_for_issuances_end_and_miss_no_use() {
 /// Number of uses that are stored before a search retries.
 const USES: u64 = 600;
 
-/// Makes the statement that stores the next uses of a coupon, of which so many are stored. The first one gives
-/// an issuance back.
+/// Makes the statement that stores the next uses of a coupon, of which so many are stored. The first one
+/// gives an issuance back.
 fn further_uses(coupon: u64, stored: u64) -> String {
     format!(
         "WITH RECURSIVE numbers AS (
@@ -417,8 +421,8 @@ fn further_uses(coupon: u64, stored: u64) -> String {
          INSERT INTO uses (coupon_id, use_sequence, sequence, kind, order_id, order_amount, discount, returns,
                            author, used_at, reserved, redeemed, revoked, returned)
          SELECT {coupon}, n, CASE n WHEN {ISSUANCES} THEN {REFUNDED} ELSE 2000 + n % 1000 END,
-                CASE n WHEN {ISSUANCES} THEN 'refunded' ELSE 'redeemed' END, 'order-' || n, 5, 0, 0, 'key:shop',
-                1700000000000000, 0, n, 0, 0 FROM numbers"
+                CASE n WHEN {ISSUANCES} THEN 'refunded' ELSE 'redeemed' END, 'order-' || n, 5, 0, 0,
+                'key:shop', 1700000000000000, 0, n, 0, 0 FROM numbers"
     )
 }
 

@@ -221,8 +221,8 @@ async fn store_redeemed(node: &TestNode, coupon: u64, count: u32, user: &str, bu
     let uses = format!(
         "INSERT INTO uses (coupon_id, use_sequence, sequence, kind, order_id, order_amount, discount, returns,
                            author, used_at, reserved, redeemed, revoked, returned)
-         {numbers} SELECT {coupon}, row_number() OVER (ORDER BY n), n, 'redeemed', 'order-' || n, 20000, 3000, 0,
-                          'key:shop', 1700000000000000 + n, 0, row_number() OVER (ORDER BY n), 0, 0
+         {numbers} SELECT {coupon}, row_number() OVER (ORDER BY n), n, 'redeemed', 'order-' || n, 20000, 3000,
+                          0, 'key:shop', 1700000000000000 + n, 0, row_number() OVER (ORDER BY n), 0, 0
                      FROM numbers WHERE n NOT IN ({})",
         but.join(",")
     );
@@ -271,8 +271,8 @@ async fn one_usable_issuance_of_ten_thousand_is_on_the_first_page() {
     }
 }
 
-/// The list of a user with so many issuances takes several steps for each page: within a coupon of which the user
-/// has very many, and through the other coupons.
+/// The list of a user with so many issuances takes several steps for each page: within a coupon of which the
+/// user has very many, and through the other coupons.
 #[tokio::test]
 async fn the_list_of_a_user_with_very_many_issuances_is_whole() {
     const COUNT: u32 = 10_500;

@@ -1,8 +1,9 @@
 //! Steps through all issuances of a user, for lists that are too long for one statement.
 //!
-//! There is no index in the order of a user's list, so a page of it rests on all issuances of the user. The key
-//! that keeps the limit per user has them by coupon. A step reads the issuances of whole coupons, as many as it
-//! may examine. A coupon of which the user has more than that takes several steps, in the order of issuing.
+//! There is no index in the order of a user's list, so a page of it rests on all issuances of the user. The
+//! key that keeps the limit per user has them by coupon. A step reads the issuances of whole coupons, as many
+//! as it may examine. A coupon of which the user has more than that takes several steps, in the order of
+//! issuing.
 
 use crate::coupon::ids::{CouponId, Sequence};
 use crate::coupon::uses::UsedIssuance;

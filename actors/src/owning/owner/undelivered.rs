@@ -34,8 +34,8 @@ impl<K: Kind> Default for Undelivered<K> {
 }
 
 impl<K: Kind> Undelivered<K> {
-    /// Adds the entry that was decided at a position and a time, after all others. `counted` is by how much it
-    /// raised the number of entries that the kind counts.
+    /// Adds the entry that was decided at a position and a time, after all others. `counted` is by how much
+    /// it raised the number of entries that the kind counts.
     pub(super) fn push(&mut self, position: Position, at: Moment, counted: u64, entry: K::Entry) {
         self.counted += counted;
         self.entries.push_back(Decided {

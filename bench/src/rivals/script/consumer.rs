@@ -34,8 +34,8 @@ pub(super) async fn run(database: Database, mut redis: ConnectionManager) {
     }
 }
 
-/// Writes the first entries of the queue, and removes them once they are committed. Returns false if there are
-/// none.
+/// Writes the first entries of the queue, and removes them once they are committed. Returns false if there
+/// are none.
 async fn write_batch(database: &Database, redis: &mut ConnectionManager) -> Result<bool, Failure> {
     let entries: Vec<String> = redis.lrange(QUEUE, 0, BATCH_ROWS_MAX - 1).await?;
     if entries.is_empty() {

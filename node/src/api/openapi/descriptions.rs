@@ -14,9 +14,9 @@ pub(super) const TAGS: [(&str, &str); 5] = [
     ),
     (
         "using",
-        "Shops use issuances for orders: reserve at the checkout, redeem when it is paid, release or refund to \
-         give it back. At most one order has an issuance. A path names it by its id or its code. The same step \
-         for the same order again is answered 200 with `Idempotent-Replayed: true`.",
+        "Shops use issuances for orders: reserve at the checkout, redeem when it is paid, release or refund \
+         to give it back. At most one order has an issuance. A path names it by its id or its code. The same \
+         step for the same order again is answered 200 with `Idempotent-Replayed: true`.",
     ),
     ("cluster", "Administrators see which node owns what."),
     (
@@ -65,13 +65,13 @@ pub(super) fn operation(name: &str) -> &'static str {
              closed. After `OUTCOME_UNKNOWN`, the same `Idempotency-Key` tells what became of the change."
         }
         "coupon_changes" => {
-            "The creation and each change that made a version. `fields` is the body of the request. A change that \
-             a node of the former build received has no `who` and no `what`; one that such a node stored is \
-             missing."
+            "The creation and each change that made a version. `fields` is the body of the request. A change \
+             that a node of the former build received has no `who` and no `what`; one that such a node \
+             stored is missing."
         }
         "me" => {
-            "The admin token is the key `admin`. A user without further rights has the role `user`. With a key \
-             and a user, as a gateway may send them, the answer is the key."
+            "The admin token is the key `admin`. A user without further rights has the role `user`. With a \
+             key and a user, as a gateway may send them, the answer is the key."
         }
         "issuance" => {
             "A user sees only issuances to that user. Others are answered 404, like those that do not exist."
@@ -89,28 +89,29 @@ fn of_issuing(name: &str) -> &'static str {
     match name {
         "issue" => {
             "201: the issuance is stored. Send an `Idempotency-Key`, and the same key with each retry: a \
-             request that was served before is answered 201 with the first issuance and `Idempotent-Replayed: true`. \
-             `ALREADY_ISSUED` carries the user's latest issuance. The body may be absent; only services name \
-             a user in it."
+             request that was served before is answered 201 with the first issuance and \
+             `Idempotent-Replayed: true`. `ALREADY_ISSUED` carries the user's latest issuance. The body may \
+             be absent; only services name a user in it."
         }
         "issue_in_bulk" => {
             "Each result has the `status` that a single request would have been answered with, and either \
-             `issuance` or `code`; `ALREADY_ISSUED` has the user's latest issuance in `existing`. The `Idempotency-Key` counts for each user, so a repeated call tells what \
-             became of each, and issues to those who have nothing yet. The users reach the coupon's queue in \
-             the order of the list. `limits.user_rate` does not apply. Results that the deadline cuts off are \
-             `OVERLOADED` (nothing was issued) or `OUTCOME_UNKNOWN`. The call itself is refused only if nothing \
-             was issued."
+             `issuance` or `code`; `ALREADY_ISSUED` has the user's latest issuance in `existing`. The \
+             `Idempotency-Key` counts for each user, so a repeated call tells what became of each, and \
+             issues to those who have nothing yet. The users reach the coupon's queue in the order of the \
+             list. `limits.user_rate` does not apply. Results that the deadline cuts off are `OVERLOADED` \
+             (nothing was issued) or `OUTCOME_UNKNOWN`. The call itself is refused only if nothing was \
+             issued."
         }
         "export_csv" => {
-            "The header line names the cells. A cell that begins with one of `= + - @ '` has an apostrophe in \
-             front, so that no spreadsheet runs it; take one apostrophe off to get the value. Otherwise as \
-             `issuances.ndjson`."
+            "The header line names the cells. A cell that begins with one of `= + - @ '` has an apostrophe \
+             in front, so that no spreadsheet runs it; take one apostrophe off to get the value. Otherwise \
+             as `issuances.ndjson`."
         }
         "export_ndjson" => {
             "What is stored when the request arrives, and nothing that is issued later; states are as of the \
-             moment in which a line is read. A stream that cannot be completed ends without its last chunk: the \
-             connection is reset. Drop an incomplete last line, and go on with `after_sequence`. `Accept-Encoding` \
-             has no effect."
+             moment in which a line is read. A stream that cannot be completed ends without its last chunk: \
+             the connection is reset. Drop an incomplete last line, and go on with `after_sequence`. \
+             `Accept-Encoding` has no effect."
         }
         _ => of_a_list(name),
     }
@@ -122,18 +123,18 @@ fn of_a_list(name: &str) -> &'static str {
         "coupon_issuances" => {
             "`after_sequence` continues a list that was read before, also after the last page of a cursor. \
              `state`, `order_amount` and `expand` are as in `GET /v1/me/issuances`. With `state` and without \
-             `user_id` it is a search: a page may have fewer than `limit` issuances, and is empty only where the \
-             list ends."
+             `user_id` it is a search: a page may have fewer than `limit` issuances, and is empty only where \
+             the list ends."
         }
         "my_issuances" => {
-            "What was answered is in the list at once, on every node. `state` is what the field `state` says; \
-             `usable` is the same as `issued`. With `order_amount` each issuance has a `quote`, with \
+            "What was answered is in the list at once, on every node. `state` is what the field `state` \
+             says; `usable` is the same as `issued`. With `order_amount` each issuance has a `quote`, with \
              `expand=coupon` its `coupon`. All that a page shows is of one moment."
         }
         "coupon_statistics" => {
-            "Counted from rows: each issuance when it was issued, and each use when it happened. With more than \
-             1,000 buckets in which something happened the request is refused: take a longer `bucket`, or a \
-             shorter time with `from` and `to`."
+            "Counted from rows: each issuance when it was issued, and each use when it happened. With more \
+             than 1,000 buckets in which something happened the request is refused: take a longer `bucket`, \
+             or a shorter time with `from` and `to`."
         }
         "user_issuances" => {
             "For support and for a shop's own pages. Users have `GET /v1/me/issuances`, which says what the \
@@ -147,8 +148,9 @@ fn of_a_list(name: &str) -> &'static str {
 fn of_a_use(name: &str) -> &'static str {
     match name {
         "quote_issuance" => {
-            "With `usable` false, `code` is the code with which a reservation by a new order would be refused. A \
-             reservation fixes what a quote says, unless the coupon or its state changes in between."
+            "With `usable` false, `code` is the code with which a reservation by a new order would be \
+             refused. A reservation fixes what a quote says, unless the coupon or its state changes in \
+             between."
         }
         "issuance_uses" => "Uses are only added. `by` is who asked, like `key:shop` or `user:alice`.",
         "reserve_issuance" => {
@@ -157,11 +159,12 @@ fn of_a_use(name: &str) -> &'static str {
              reserve what is theirs if `coupon.user_may_reserve` is set; `x-allowed` names them then."
         }
         "redeem_issuance" => {
-            "`order_amount` may be absent if the order holds the issuance. A hold that began before the end of \
-             use may be redeemed after it."
+            "`order_amount` may be absent if the order holds the issuance. A hold that began before the end \
+             of use may be redeemed after it."
         }
         "release_issuance" => {
-            "Users may release what is theirs if `coupon.user_may_reserve` is set; `x-allowed` names them then."
+            "Users may release what is theirs if `coupon.user_may_reserve` is set; `x-allowed` names them \
+             then."
         }
         "refund_issuance" => "`issued` and `remaining` of the coupon stay what they are.",
         "revoke_issuance" => {

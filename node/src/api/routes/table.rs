@@ -1,5 +1,5 @@
-//! The table of routes. The hot route is first, because paths are compared in this order. Operations are in the
-//! files beside this one.
+//! The table of routes. The hot route is first, because paths are compared in this order. Operations are in
+//! the files beside this one.
 
 use super::{Operation, Route, bulk, coupons, issuances, lists, operators, uses};
 use crate::http::route_metrics::RouteMetrics;

@@ -9,7 +9,8 @@ pub(crate) enum Role {
     User,
     /// Reads everything.
     Viewer,
-    /// Issues for others, uses issuances for orders, exports them, and reads one, its uses, and what a user has.
+    /// Issues for others, uses issuances for orders, exports them, and reads one, its uses, and what a user
+    /// has.
     Service,
     /// Creates and changes coupons, issues to many users, uses and revokes issuances, and reads everything.
     Operator,

@@ -27,8 +27,8 @@ SELECT next.number, ?, 253402300799
   FROM (SELECT COALESCE(MAX(former.number), 0) + 1 AS number FROM code_secrets AS former) AS next
  WHERE next.number <= ?";
 
-/// Gives a secret that is stored its age. [`ADD`] cannot: the server takes the time when the statement begins,
-/// and may commit it much later.
+/// Gives a secret that is stored its age. [`ADD`] cannot: the server takes the time when the statement
+/// begins, and may commit it much later.
 const BEGIN_AGE: &str = "UPDATE code_secrets SET made_at = UNIX_TIMESTAMP() WHERE number = ?";
 
 /// Limit of adding a secret on a connection.
@@ -51,8 +51,8 @@ impl MySqlStore {
     ///
     /// # Errors
     ///
-    /// If the database cannot be reached, does not answer in time (the secret may be stored then, and may never
-    /// be used), or has [`SECRETS_MAX`] secrets.
+    /// If the database cannot be reached, does not answer in time (the secret may be stored then, and may
+    /// never be used), or has [`SECRETS_MAX`] secrets.
     pub async fn add_code_secret(url: &str) -> std::result::Result<u32, AddSecretError> {
         let opened = Self::connect_once(url).await;
         let mut connection = opened.map_err(|error| AddSecretError::Open(Box::new(error)))?;

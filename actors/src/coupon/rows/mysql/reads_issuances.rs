@@ -17,8 +17,8 @@ use crate::store::columns::integer;
 use crate::store::mysql::error::on_read;
 use crate::store::mysql::{Dialect, snapshot};
 
-/// The issuances `i` that a condition selects, with their latest uses. `$from` is `issuances AS i` with a hint,
-/// and what it is joined to.
+/// The issuances `i` that a condition selects, with their latest uses. `$from` is `issuances AS i` with a
+/// hint, and what it is joined to.
 macro_rules! page {
     ($from:literal, $condition:literal, $state:expr, $order:literal) => {
         concat!(

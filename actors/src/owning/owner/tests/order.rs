@@ -1,4 +1,5 @@
-//! The order in which entries are stored, which `docs/architecture.md` describes under "The order of commits".
+//! The order in which entries are stored, which `docs/architecture.md` describes under "The order of
+//! commits".
 
 use proptest::prelude::*;
 
