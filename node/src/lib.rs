@@ -5,6 +5,7 @@
 
 mod api;
 pub mod cli;
+mod client_address;
 pub mod config;
 mod data_file;
 mod healthcheck;

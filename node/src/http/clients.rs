@@ -6,16 +6,13 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
 
 use super::unsent::OfAddress;
-
-/// Bits of an IPv6 address that name a client. Providers give each customer at least this network, so the
-/// remaining bits are the client's choice.
-const CLIENT_BITS: u32 = 64;
+use crate::client_address::client_of;
 
 /// Client addresses with open connections. There are at most as many as connections.
 #[derive(Debug)]
@@ -60,7 +57,7 @@ impl Clients {
         if self.trusted_proxies.iter().any(|network| network.contains(&peer)) {
             return Some(Place(None));
         }
-        let address = client(peer);
+        let address = client_of(peer);
         let mut open = self.lock();
         let client = open.entry(address).or_default();
         if client.connections >= self.connections_max {
@@ -95,17 +92,6 @@ impl Drop for Taken {
             if client.get().connections == 0 {
                 client.remove();
             }
-        }
-    }
-}
-
-/// Returns the part of an address that names a client.
-fn client(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => {
-            let network = address.to_bits() >> CLIENT_BITS << CLIENT_BITS;
-            IpAddr::V6(Ipv6Addr::from_bits(network))
         }
     }
 }

@@ -1,8 +1,10 @@
 //! Bounds the searches that each client has in progress.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::client_address::client_of;
 
 /// Searches in progress, by client. It has no more entries than there are searches in progress.
 #[derive(Debug, Clone)]
@@ -29,7 +31,7 @@ impl ClientSearches {
 
     /// Counts a search; `None` if the client has too many in progress.
     pub(super) fn begin(&self, client: IpAddr) -> Option<ClientSearch> {
-        let client = network(client);
+        let client = client_of(client);
         let mut counts = lock(&self.counts);
         let count = counts.entry(client).or_default();
         if *count >= self.searches_max {
@@ -53,17 +55,6 @@ impl Drop for ClientSearch {
                 counts.remove(&self.client);
             }
         }
-    }
-}
-
-/// Returns the address that stands for a client. A client with IPv6 has all addresses of a /64.
-fn network(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V6(address) => {
-            let high = u128::from(address) & !u128::from(u64::MAX);
-            IpAddr::V6(Ipv6Addr::from(high))
-        }
-        address @ IpAddr::V4(_) => address,
     }
 }
 
