@@ -5,8 +5,8 @@
 //! reads all issuances of a coupon, [`codes`] makes and reads codes of issuances, `coupons` creates, changes
 //! and reads coupons, `coupon_lists`, `issuance_lists` and `user_lists` read lists, and `statistics` counts.
 //! What many clients read at once comes from short-lived [`copies`]. [`list`] cuts pages, [`user_limit`]
-//! limits a user's rate, and `cluster` shows nodes and shards. All calls of the engine and its store go
-//! through [`engine`].
+//! limits a user's rate, and `cluster` shows nodes and shards. [`store`] opens the database. Requests reach
+//! the engine and its store only through [`engine`].
 
 pub(crate) mod auth;
 pub(crate) mod bulk;
@@ -55,8 +55,8 @@ use crate::config::Config;
 use crate::metrics;
 use crate::telemetry::CouponFigures;
 
-/// Time after which a client with too many searches in progress may send the next search. A search takes much
-/// less time.
+/// Time after which a client with too many searches in progress may send the next search. Most searches take
+/// much less time.
 const CLIENT_WAIT: Duration = Duration::from_secs(1);
 
 /// Limits the log of failed reads: anyone may read, and every read fails while the store cannot be reached.
@@ -211,7 +211,7 @@ impl Service {
         self.store_is_unusable.store(is_unusable, Ordering::Release);
     }
 
-    /// Why the node is not ready; empty if it is.
+    /// Returns why the node is not ready; empty if it is ready.
     pub(crate) fn not_ready(&self) -> Vec<NotReady> {
         let engine = self.engine.get().map(CouponEngine::not_ready);
         let mut reasons = engine.unwrap_or_else(|| vec![NotReady::Starting]);

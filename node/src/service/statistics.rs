@@ -25,7 +25,8 @@ const AGE_MAX: Duration = Duration::from_secs(5);
 /// 300 KiB, so all take less than 20 MiB.
 const KEPT_MAX: usize = 64;
 
-/// Number of computations that run at the same time, so that there is one at a time for each coupon.
+/// Number of computations that run at the same time. More would only delay each other, because their steps
+/// take turns.
 const COMPUTATIONS_MAX: usize = 1;
 
 /// Statistics as they are shown.
@@ -47,8 +48,11 @@ pub(super) struct Computations {
 /// One computation. It goes on when its answer is too old.
 #[derive(Debug)]
 struct Computation {
+    /// When it was last requested.
     asked_at: SyncMutex<Moment>,
+    /// The latest answer, and when its computation began.
     answer: SyncMutex<Option<(Arc<CouponStatistics>, Moment)>>,
+    /// What was read so far. Locked while it goes on.
     so_far: Mutex<Statistics>,
 }
 

@@ -26,14 +26,14 @@ impl Service {
         span: &Span,
     ) -> Result<(UsedIssuance, bool), Error> {
         let name = step.name();
-        let is_change = matches!(step, Step::Revoke { .. });
+        let is_revocation = matches!(step, Step::Revoke { .. });
         let request = UseRequest {
             sequence: id.sequence,
             of_user,
             author: principal.author()?,
             step,
         };
-        let deadline = if is_change {
+        let deadline = if is_revocation {
             self.change_deadline
         } else {
             self.deadline
@@ -42,7 +42,7 @@ impl Service {
             .engine_or(|| count_use(name, &Err(Setback::StoreUnavailable)))?
             .use_issuance(id.coupon, request, deadline, span)
             .await;
-        if is_change {
+        if is_revocation {
             // Quantity that was given back may be issued again.
             self.copies.forget(id.coupon);
             self.lists.changed(id.coupon);
