@@ -25,7 +25,7 @@ use crate::coupon::offer::{Coupon, CouponView, Discount, Issuance, Metadata, Off
 use crate::coupon::record::{ChangeRecord, ChangeRow};
 use crate::coupon::uses::{Use, UseNumber};
 use crate::ids::{RequestKey, UserId};
-use crate::store::Result;
+use crate::store::{Result, StoreError};
 use crate::time::Timestamp;
 
 /// A coupon to be created.
@@ -125,6 +125,11 @@ pub struct UserCursor {
     pub issued_at: Timestamp,
     /// Its id, which orders issuances of the same microsecond.
     pub id: IssuanceId,
+}
+
+/// Returns the error of a batch that holds entries of different sorts.
+pub(crate) fn mixed_sorts() -> StoreError {
+    StoreError::Unreadable("a batch holds entries of different sorts".to_owned())
 }
 
 /// Creating coupons, and reads of coupons and issuances.

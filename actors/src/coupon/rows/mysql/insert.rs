@@ -16,6 +16,7 @@ use std::fmt::{Result as Written, Write};
 use crate::coupon::CouponKind;
 use crate::coupon::entry::CouponRun;
 use crate::coupon::offer::{Issuance, NTH_BEYOND_LIMITS, counted};
+use crate::coupon::rows::mixed_sorts;
 use crate::ids::{Fence, Incarnation};
 use crate::store::batch;
 use crate::store::mysql::dialect::Dialect;
@@ -58,13 +59,8 @@ pub fn statement(dialect: Dialect, portions: &[Portion]) -> Result<String> {
 fn issuances_of(portion: &Portion) -> Result<&[Issuance]> {
     match &portion.run {
         CouponRun::Issuances(issuances) => Ok(issuances),
-        CouponRun::Uses(_) | CouponRun::Change(_) => Err(mixed_up()),
+        CouponRun::Uses(_) | CouponRun::Change(_) => Err(mixed_sorts()),
     }
-}
-
-/// Returns the error for entries of different sorts in one batch.
-pub(super) fn mixed_up() -> StoreError {
-    StoreError::Unreadable("a batch holds entries of different sorts".to_owned())
 }
 
 /// What all rows of a batch have in common.

@@ -5,9 +5,10 @@
 
 use std::fmt::{Result as Written, Write};
 
-use super::insert::{mixed_up, push_text};
+use super::insert::push_text;
 use crate::coupon::CouponKind;
 use crate::coupon::entry::CouponRun;
+use crate::coupon::rows::mixed_sorts;
 use crate::coupon::uses::Use;
 use crate::store::batch;
 use crate::store::mysql::dialect::Dialect;
@@ -75,7 +76,7 @@ pub(super) fn statement(dialect: Dialect, portions: &[Portion]) -> Result<String
     let mut rows = Vec::new();
     for portion in portions {
         let CouponRun::Uses(uses) = &portion.run else {
-            return Err(mixed_up());
+            return Err(mixed_sorts());
         };
         rows.extend(uses.iter().map(|made| (portion, made)));
     }

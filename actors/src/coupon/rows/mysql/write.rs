@@ -1,5 +1,6 @@
-//! Storing a batch: one guarded autocommit statement, so that no lock is held for longer than a round trip,
-//! and a lost connection does not leave a transaction open.
+//! Storing a batch: guarded autocommit statements, so that no lock is held for longer than a round trip, and
+//! a lost connection does not leave a transaction open. A batch is one statement; before a change that makes
+//! a version, another one reserves its row of the audit log.
 
 use sqlx::{AssertSqlSafe, MySqlConnection};
 

@@ -1,4 +1,5 @@
-//! Storing a batch: one guarded statement, which is prepared once for batches of all sizes.
+//! Storing a batch: of issuances by one guarded statement, which is prepared once for batches of all sizes;
+//! of a change by one transaction, together with its row of the audit log.
 
 use std::fmt::Write;
 
@@ -8,6 +9,7 @@ use crate::coupon::CouponKind;
 use crate::coupon::entry::{CouponChange, CouponRun};
 use crate::coupon::offer::Issuance;
 use crate::coupon::rows::columns::{discount_columns, metadata_column, record_columns};
+use crate::coupon::rows::mixed_sorts;
 use crate::ids::{Fence, ShardId};
 use crate::owning::kind::Run;
 use crate::store::batch;
@@ -128,7 +130,7 @@ pub(crate) fn portions_json(portions: &[Portion]) -> Result<String> {
     let mut json = String::with_capacity(rows * ROW_BYTES + portions.len() * ROW_BYTES);
     for portion in portions {
         let CouponRun::Issuances(issuances) = &portion.run else {
-            return Err(mixed_up());
+            return Err(mixed_sorts());
         };
         json.push(if json.is_empty() { '[' } else { ',' });
         push_portion(&mut json, portion, issuances)
@@ -136,11 +138,6 @@ pub(crate) fn portions_json(portions: &[Portion]) -> Result<String> {
     }
     json.push(']');
     Ok(json)
-}
-
-/// Returns the error for entries of different sorts in one batch.
-pub(super) fn mixed_up() -> StoreError {
-    StoreError::Unreadable("a batch holds entries of different sorts".to_owned())
 }
 
 fn push_portion(json: &mut String, portion: &Portion, issuances: &[Issuance]) -> std::fmt::Result {

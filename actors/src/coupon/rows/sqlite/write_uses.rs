@@ -4,9 +4,10 @@ use std::fmt::Write;
 
 use sqlx::SqliteConnection;
 
-use super::write::{mixed_up, push_escaped};
+use super::write::push_escaped;
 use crate::coupon::CouponKind;
 use crate::coupon::entry::CouponRun;
+use crate::coupon::rows::mixed_sorts;
 use crate::coupon::uses::Use;
 use crate::ids::Fence;
 use crate::owning::kind::Run;
@@ -51,7 +52,7 @@ fn portions_json(portions: &[Portion]) -> Result<String> {
     let mut json = String::with_capacity((rows + portions.len()) * ROW_BYTES);
     for portion in portions {
         let CouponRun::Uses(uses) = &portion.run else {
-            return Err(mixed_up());
+            return Err(mixed_sorts());
         };
         json.push(if json.is_empty() { '[' } else { ',' });
         push_portion(&mut json, portion, uses).map_err(|error| StoreError::Unreadable(error.to_string()))?;
