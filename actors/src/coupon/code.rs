@@ -101,8 +101,8 @@ impl TypedCode {
 pub struct CodeSecret {
     /// Its number: 1, 2, 3 … in the order in which they were made.
     pub number: u32,
-    /// Its age by the database's clock: of a further secret on a server, how long ago it was stored, or less;
-    /// otherwise since the statement that stores it began, by the database's clock.
+    /// Its age by the database's clock. For the first secret, and on SQLite, it counts from the beginning of
+    /// the statement that stored it; for a further secret on a server, from a moment after it was stored.
     pub age: Duration,
     key: [u8; SECRET_BYTES],
 }

@@ -151,7 +151,7 @@ pub struct Use {
     pub counts: UseCounts,
 }
 
-/// Somebody asks for a use.
+/// A request for a use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UseRequest {
     /// The issuance.

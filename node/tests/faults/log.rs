@@ -153,7 +153,7 @@ async fn a_log_that_cannot_be_written_costs_lines_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_request_is_answered_though_nobody_reads_the_access_log() {
+async fn every_request_is_answered_although_nothing_reads_the_access_log() {
     let node = Node::start(Broken::Stalled, &["log.access=all"], None);
     let requests = async || {
         while node.dropped_lines().await == 0.0 {

@@ -389,7 +389,7 @@ async fn a_hold_lapses_and_its_order_may_redeem_until_another_reserves() {
 }
 
 #[tokio::test]
-async fn whoever_asks_again_is_told_what_became_of_the_issuance() {
+async fn a_repeated_issue_request_shows_what_became_of_the_issuance() {
     let shop = Shop::open(json!({})).await;
     let ask = async |user: &str, key: &str| {
         let request = shop.node.issue_request(user, shop.coupon);

@@ -1,6 +1,6 @@
 //! The secrets of codes. The first is made with the database, by the first node, and further ones by an
-//! operator's command. None is ever changed. The age of a further one on a server begins when it is stored: a
-//! node that read the secrets after it had any age knows it.
+//! operator's command. None is ever changed. On a server the age of a further one begins once it is stored.
+//! So a node that reads the secrets while it has any age sees it.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::coupon::code::CodeSecret;
 use crate::store::Result;
 use crate::store::columns::{StoredRow, number, readable};
 
-/// Reads of the secrets of codes.
+/// Reads the secrets of codes, and makes the first one.
 ///
 /// Cancel safety: as [`super::CouponRows`].
 #[async_trait]

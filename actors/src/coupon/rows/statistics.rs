@@ -159,7 +159,8 @@ impl StatisticsCounts {
     }
 }
 
-/// The columns of a step over uses beyond `bucket`. The discount is divided by [`LOW_BITS`].
+/// The columns of a step over uses beyond `bucket`. The sum of discounts is in two parts, split at
+/// [`LOW_BITS`].
 macro_rules! use_statistics_columns {
     ($integer:literal) => {
         concat!(

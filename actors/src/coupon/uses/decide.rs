@@ -11,7 +11,7 @@ pub const HOLD_SECONDS_MIN: u32 = 1;
 /// Longest hold, in seconds: a day.
 pub const HOLD_SECONDS_MAX: u32 = 86_400;
 
-/// What somebody asks for about one issuance.
+/// What is asked about one issuance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Hold it for an order.

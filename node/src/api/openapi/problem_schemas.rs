@@ -41,7 +41,7 @@ enum Extra {
     Issued,
     Version,
     Use,
-    /// A use that not everybody sees.
+    /// A use that only administrators and services see.
     UseIfAny,
     HoldUntil,
     UsableUntil,

@@ -14,7 +14,7 @@ use crate::store::batch::{FoundRows, Portion};
 use crate::store::columns::integer;
 use crate::store::sqlite::error::on_read;
 
-const ROWS: &str = concat!(
+const ISSUANCES: &str = concat!(
     "SELECT ",
     issuance_columns!(),
     " FROM issuances WHERE coupon_id = ?1 AND sequence BETWEEN ?2 AND ?3 ORDER BY sequence"
@@ -42,7 +42,7 @@ pub(crate) async fn read_back(
     match &portion.run {
         CouponRun::Issuances(sent) => {
             let numbers = numbers(sent, |issuance| issuance.id.sequence.get());
-            match stored(connection, ROWS, portion.id, numbers, rows::issuance).await? {
+            match stored(connection, ISSUANCES, portion.id, numbers, rows::issuance).await? {
                 None if is_displaced(connection, portion).await? => Ok(FoundRows::Different),
                 stored => Ok(FoundRows::of(stored, sent)),
             }
