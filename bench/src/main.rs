@@ -36,7 +36,7 @@ enum Command {
     /// Exits with 0, or 2 if something could not be measured.
     Compare(Box<Compare>),
     /// Starts MySQL, Redis, and the ways in which limited coupons are usually issued, measures each of them
-    /// and a node with the same load, and prints one Markdown table.
+    /// and a node with the same load, and prints Markdown tables.
     ///
     /// Exits with 0, or 2 if something could not be measured.
     Rivals(Rivals),

@@ -374,9 +374,10 @@ impl Rivals {
             .map_or("unknown", |(_, model)| model);
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(format!(
-            "{processors} processors ({model}) shared by client, service, MySQL and Redis; {} rounds of {:?} after a warm-up of {:?}, {} connections. \
-             Medians of all rounds, with minimum and maximum. MySQL: `innodb_flush_log_at_trx_commit=1`, binary log with `sync_binlog=1`, a buffer pool \
-             of {} MiB, a redo log of {} MiB. The tool's own ceiling: {ceiling:.0}/s.",
+            "{processors} processors ({model}) shared by client, service, MySQL and Redis; {} rounds of {:?} \
+             after a warm-up of {:?}, {} connections. Medians of all rounds, with minimum and maximum. \
+             MySQL: `innodb_flush_log_at_trx_commit=1`, binary log with `sync_binlog=1`, a buffer pool of {} \
+             MiB, a redo log of {} MiB. The tool's own ceiling: {ceiling:.0}/s.",
             self.rounds,
             self.duration,
             self.warm_up,

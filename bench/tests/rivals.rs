@@ -80,7 +80,7 @@ async fn expect_exact(kinds: &[RivalKind], servers: &Servers<'_>) {
         ) = trial(contender, servers).await;
         // A place whose request is rolled back is taken later, so the order says nothing about times.
         if kinds == [RivalKind::SkipLocked] {
-            (verdict.out_of_order, verdict.other) = (0, 0);
+            (verdict.overtook_an_answer, verdict.other) = (0, 0);
         }
         assert!(verdict.is_exact(), "{}: {text}", verdict.shown());
         // There was something to judge: all were issued, and there were refusals and replays.

@@ -40,7 +40,7 @@ impl Database {
     }
 
     /// Waits for a connection, in the order of the calls. Cancel safe.
-    pub(super) async fn take(&self) -> Result<Taken<'_>, Failure> {
+    pub(super) async fn take(&self) -> Result<PooledConnection<'_>, Failure> {
         let permit = tokio::time::timeout(TAKE_LIMIT, self.permits.acquire()).await;
         let Ok(Ok(permit)) = permit else {
             return Err(Failure::Overloaded("no connection to the database is free"));
@@ -50,7 +50,7 @@ impl Database {
             Some(connection) => connection,
             None => self.connect().await?,
         };
-        Ok(Taken {
+        Ok(PooledConnection {
             database: self,
             connection: Some(connection),
             _permit: permit,
@@ -64,15 +64,15 @@ impl Database {
     }
 }
 
-/// A connection in use. Dropping this value closes the connection.
+/// A connection in use. Dropping this value closes the connection, unless it is kept.
 #[derive(Debug)]
-pub(super) struct Taken<'a> {
+pub(super) struct PooledConnection<'a> {
     database: &'a Database,
     connection: Option<MySqlConnection>,
     _permit: SemaphorePermit<'a>,
 }
 
-impl Taken<'_> {
+impl PooledConnection<'_> {
     /// Returns the connection to the pool. It must not be within a transaction.
     pub(super) fn keep(mut self) {
         if let Some(connection) = self.connection.take() {
@@ -82,7 +82,7 @@ impl Taken<'_> {
     }
 }
 
-impl Deref for Taken<'_> {
+impl Deref for PooledConnection<'_> {
     type Target = MySqlConnection;
 
     fn deref(&self) -> &MySqlConnection {
@@ -92,7 +92,7 @@ impl Deref for Taken<'_> {
     }
 }
 
-impl DerefMut for Taken<'_> {
+impl DerefMut for PooledConnection<'_> {
     fn deref_mut(&mut self) -> &mut MySqlConnection {
         self.connection
             .as_mut()

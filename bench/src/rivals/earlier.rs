@@ -306,8 +306,9 @@ pub(super) async fn measured(
     }
     let _ = write!(
         text,
-        "Times, and the quantities of the two long ramps, are those of the originals divided by {}; users, requests and quantities are multiplied by {}. \
-         Failures are requests without an answer or with a status of 500 or more; refusals are answers. {}",
+        "Times, and the quantities of the two long ramps, are those of the originals divided by {}; users, \
+         requests and quantities are multiplied by {}. Failures are requests without an answer or with a \
+         status of 500 or more; refusals are answers. {}",
         size.shorten,
         size.scale,
         order::note()

@@ -120,7 +120,7 @@ impl Row {
         series
     }
 
-    /// True if the contender keeps its promises, so that its latency may be compared.
+    /// True if the contender is a rival that is exact, so that its latency may be compared.
     fn is_exact(&self) -> bool {
         matches!(self.contender, Contender::Rival { kind, .. } if kind.is_exact())
     }

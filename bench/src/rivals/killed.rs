@@ -97,8 +97,9 @@ pub(super) async fn measured(bench: &Bench<'_>, contenders: &[Contender]) -> Res
         );
     }
     text.push_str(
-        "\nEach coupon has as many as the contender issues in two seconds. A killed process is started again at once, over what it had written; \
-         what the system had of it in memory is not lost, as it would be if the machine failed.\n",
+        "\nEach coupon has as many as the contender issues in two seconds. A killed process is started again \
+         at once, over what it had written; what the system had of it in memory is not lost, as it would be \
+         if the machine failed.\n",
     );
     let values: Vec<Value> = contenders
         .iter()

@@ -58,8 +58,7 @@ impl RivalKind {
         }
     }
 
-    /// True if the rival keeps its promises: it never issues more than there are, and never the same sequence
-    /// twice.
+    /// True if the rival never issues more than there are, and never the same sequence twice.
     pub const fn is_exact(self) -> bool {
         !matches!(self, Self::NoLock | Self::LockInTransaction)
     }

@@ -110,8 +110,9 @@ impl Order {
 /// Returns what the column of the tables means.
 pub(super) fn note() -> String {
     format!(
-        "Out of order: the part of what was issued whose request was sent more than {} ms after another request for the same coupon that got a \
-         later place, or none because the coupon was sold out; and the largest difference of two such requests.",
+        "Out of order: the part of what was issued whose request was sent more than {} ms after another \
+         request for the same coupon that got a later place, or none because the coupon was sold out; and \
+         the largest difference of two such requests.",
         TOLERANCE.as_millis()
     )
 }

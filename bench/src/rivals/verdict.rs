@@ -24,7 +24,7 @@ pub struct Verdict {
     /// Issuances that a user was told of and that are not stored.
     pub told_not_stored: u64,
     /// Requests that overtook one that had been answered before they were sent.
-    pub out_of_order: u64,
+    pub overtook_an_answer: u64,
     /// All other findings.
     pub other: u64,
 }
@@ -49,7 +49,7 @@ impl Verdict {
                     verdict.duplicates += count;
                 }
                 FindingKind::AnsweredNotStored => verdict.told_not_stored += count,
-                FindingKind::OutOfOrder => verdict.out_of_order += count,
+                FindingKind::OutOfOrder => verdict.overtook_an_answer += count,
                 _ => verdict.other += count,
             }
         }
@@ -69,7 +69,7 @@ impl Verdict {
             too_few: self.too_few.max(other.too_few),
             duplicates: self.duplicates.max(other.duplicates),
             told_not_stored: self.told_not_stored.max(other.told_not_stored),
-            out_of_order: self.out_of_order.max(other.out_of_order),
+            overtook_an_answer: self.overtook_an_answer.max(other.overtook_an_answer),
             other: self.other.max(other.other),
         }
     }
@@ -95,7 +95,7 @@ impl Verdict {
             ("too few", self.too_few),
             ("duplicates", self.duplicates),
             ("told, not stored", self.told_not_stored),
-            ("overtook an answer", self.out_of_order),
+            ("overtook an answer", self.overtook_an_answer),
             ("other findings", self.other),
         ];
         figures.into_iter().filter(|(_, count)| *count > 0)
