@@ -113,10 +113,10 @@ metric_table! {
     MOVING_WAITING = "coupon_requests_waiting_for_owner", MetricKind::Gauge, Count,
         "Requests that wait on this node because their shard moves, has no owner, or did not answer.";
     SHARD_MOVES = "coupon_shard_moves_total", MetricKind::Counter, Count,
-        "Changes of a shard's owner to or from this node, by kind: handed over, released, received, \
+        "Changes of a shard's owner to or from this node, by kind: handed off, released, received, \
          claimed, lost.";
     SHARD_MOVE_SECONDS = "coupon_shard_move_duration_seconds", MetricKind::Histogram(SECONDS), Seconds,
-        "Time for which a shard had no owner, by kind: handed over, from closing it to the row that names \
+        "Time for which a shard had no owner, by kind: handed off, from closing it to the row that names \
          the next owner; taken over, from the last beat seen of its owner to the claim.";
     WAITING = "coupon_requests_waiting", MetricKind::Gauge, Count,
         "Answers decided here that wait at the output gate.";
@@ -221,7 +221,7 @@ pub(crate) struct Handles {
     pub(crate) refused_waiting: Counter,
     pub(crate) forwarded: Counter,
     pub(crate) moving_waiting: Gauge,
-    pub(crate) hand_over_seconds: Histogram,
+    pub(crate) hand_off_seconds: Histogram,
     pub(crate) take_over_seconds: Histogram,
     pub(crate) waiting: Gauge,
     pub(crate) unstored: Gauge,
@@ -271,7 +271,7 @@ pub(crate) fn handles() -> &'static Handles {
             refused_waiting: metrics::counter!(REQUESTS_REFUSED, "bound" => "waiting"),
             forwarded: metrics::counter!(FORWARDED),
             moving_waiting: metrics::gauge!(MOVING_WAITING),
-            hand_over_seconds: metrics::histogram!(SHARD_MOVE_SECONDS, "kind" => "handed_over"),
+            hand_off_seconds: metrics::histogram!(SHARD_MOVE_SECONDS, "kind" => "handed_off"),
             take_over_seconds: metrics::histogram!(SHARD_MOVE_SECONDS, "kind" => "taken_over"),
             waiting: metrics::gauge!(WAITING),
             unstored: metrics::gauge!(UNSTORED),

@@ -101,20 +101,20 @@ def ownership():
         ),
         lines(
             "Shards that moved in the last minute, by kind",
-            "A node loses shards by handed_over, released and lost, and gets shards by received and claimed. "
+            "A node loses shards by handed_off, released and lost, and gets shards by received and claimed. "
             "Computed from scrapes, so some per cent too high while a scrape is missing at either end.",
             [increase_by("kind", "coupon_shard_moves_total")],
-            colors={"handed_over": BLUE, "received": GREEN, "claimed": YELLOW, "released": GREY, "lost": RED},
+            colors={"handed_off": BLUE, "received": GREEN, "claimed": YELLOW, "released": GREY, "lost": RED},
         ),
         lines(
             "Time without an owner (longest), by kind",
-            "taken_over: from the last beat of the dead node to the claim. handed_over: from the moment the "
+            "taken_over: from the last beat of the dead node to the claim. handed_off: from the moment the "
             "shard is closed until its row names the next owner. The upper bound of the bucket that holds the "
             "longest. If a dead node's machine refuses connections, its shards are claimed before its lease is "
             "over.",
             [quantile_by("kind", 1, "coupon_shard_move_duration_seconds")],
             "s",
-            colors={"taken_over": ORANGE, "handed_over": BLUE},
+            colors={"taken_over": ORANGE, "handed_off": BLUE},
         ),
         lines(
             "Highest epoch of all shards",

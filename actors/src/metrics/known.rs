@@ -4,7 +4,7 @@
 use super::{PEER_REFUSED, SHARD_MOVES, handles, peer_handles};
 
 /// Kinds of moves of a shard.
-const SHARD_MOVE_KINDS: [&str; 5] = ["handed_over", "released", "received", "claimed", "lost"];
+const SHARD_MOVE_KINDS: [&str; 5] = ["handed_off", "released", "received", "claimed", "lost"];
 /// Reasons for refusals between peers.
 pub(super) const PEER_REFUSALS: [&str; 18] = [
     "crowded",

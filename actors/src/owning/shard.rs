@@ -344,7 +344,7 @@ impl<K: Kind> ShardPort<K> for Port<K> {
                 ownership.learn(id, fence);
                 if let Some(closed_at) = closed_at.filter(|_| Some(owner) == to) {
                     let seconds = time::moment().since(closed_at).as_secs_f64();
-                    handles().hand_over_seconds.record(seconds);
+                    handles().hand_off_seconds.record(seconds);
                 }
             }
             let _ = shard.cast(ShardCommand::HandedOff(from, row.is_some()));

@@ -69,7 +69,7 @@ pub(super) async fn hand_off(
                     summary::count(Occurrence::ShardLostBeforeHandOff, Some(to), None);
                 }
                 Some(to) => {
-                    shard_moved("handed_over");
+                    shard_moved("handed_off");
                     tracing::debug!(shard = %id, epoch = %from.epoch, %to, "handed a shard off");
                     summary::count(Occurrence::ShardHandedOff, Some(to), None);
                 }
