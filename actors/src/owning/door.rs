@@ -41,8 +41,9 @@ const KNOWN_MAX: usize = 3 * NOTICES_MAX;
 /// incarnation was ended. Such an owner loses its lease long before this time is over.
 const FLOORS_KEPT: Duration = Duration::from_secs(60);
 
-/// Maximum lease of a node in a cluster. It must be shorter than the time for which floors are kept.
+/// Maximum lease of a node in a cluster, which is shorter than the time for which floors are kept.
 pub const LEASE_MAX: Duration = Duration::from_secs(30);
+const _: () = assert!(LEASE_MAX.as_secs() < FLOORS_KEPT.as_secs());
 
 /// Where a notice comes from: an owner on this node (`None`), or an owner on a peer.
 type Source = Option<Incarnation>;

@@ -19,7 +19,7 @@ use super::{Error, Service};
 pub(crate) const USERS_MAX: usize = 1_000;
 
 /// Maximum number of calls on a node that are in progress or whose responses are not sent; further calls are
-/// refused at once. Their responses take at most about 16 MiB, beyond `limits.unsent_bytes_max`.
+/// refused at once. Their responses may exceed `limits.unsent_bytes_max`, by at most about 16 MiB.
 const CALLS_MAX: usize = 16;
 
 /// Maximum number of requests of a call that are under way at the same time. An owner stores them in one
