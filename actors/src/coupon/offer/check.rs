@@ -16,7 +16,7 @@ pub struct InvalidField {
     pub message: &'static str,
 }
 
-/// Every message about a field.
+/// Every message about a field, so that messages of other nodes are recognised.
 const INVALID_FIELDS: [(&str, &str); 24] = [
     ("title", "must have 1 to 200 characters"),
     ("title", NUL),
@@ -47,7 +47,7 @@ const INVALID_FIELDS: [(&str, &str); 24] = [
     ("status", UNKNOWN_RULE),
 ];
 
-/// The message about a text that no database stores alike.
+/// The message about a text with a character that databases do not store alike.
 const NUL: &str = "must not contain U+0000";
 
 /// The message about a discount with only a kind or only a value.
