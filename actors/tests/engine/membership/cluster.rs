@@ -82,7 +82,7 @@ impl Parts {
             moves: Moves::start(Arc::clone(&self.store) as Arc<dyn ClusterStore>),
             owners: OwnerContext {
                 lease: self.lease.clone(),
-                lanes: Lanes::start(1, 16, &self.store, &self.lease, &Spans::default()),
+                lanes: Lanes::start(2, 16, &self.store, &self.lease, &Spans::default()),
                 board: Arc::clone(board),
                 door: Arc::clone(door),
                 idle: Duration::from_secs(60),

@@ -3,10 +3,9 @@
 
 use actors::owning::request::OwnerCommand;
 use actors::owning::shard::ShardCommand;
-use actors::store::batch::Batch;
 use rand::Rng;
 
-use super::node::{Both, Call};
+use super::node::Call;
 use super::world::{NODES, World};
 
 impl World {
@@ -60,11 +59,12 @@ impl World {
     /// Kills the process: its callers get no answer, and statements that were sent may still be stored.
     fn die(&mut self, n: usize) {
         if let Some(dead) = self.nodes[n].take() {
-            let under_way = dead.call.and_then(|call| match call {
+            let calls = dead.lanes.into_iter().filter_map(|task| task.call);
+            let under_way = calls.filter_map(|call| match call {
                 Call::Write(batch) => Some(batch),
                 Call::ReadBack(_) | Call::Pause => None,
             });
-            let sent: Option<Batch<Both>> = under_way.filter(|_| self.rng.random() && !dead.cut);
+            let sent = under_way.filter(|_| self.rng.random() && !dead.cut);
             self.zombies.extend(sent);
             let cut = dead.cut;
             let sent_hand_offs = dead.hand_offs.into_iter().filter(|_| self.rng.random() && !cut);

@@ -28,11 +28,21 @@ use crate::tally::Tally;
 pub(super) type Both = Pair<CouponKind, Tally>;
 pub(super) type Id = <Both as Kind>::Id;
 
-/// A call of the lane to the database that is not answered yet.
+/// How many lanes a node has. The seed chooses the lane of each portion.
+pub(super) const LANES: usize = 2;
+
+/// A call of a lane to the database that is not answered yet.
 pub(super) enum Call {
     Write(Batch<Both>),
     ReadBack(Batch<Both>),
     Pause,
+}
+
+/// A lane, and its call that is under way.
+#[derive(Default)]
+pub(super) struct LaneTask {
+    pub(super) lane: Lane<Both, (Id, u64)>,
+    pub(super) call: Option<Call>,
 }
 
 /// An owner's actor.
@@ -90,8 +100,7 @@ pub(super) struct Node {
     /// Messages of boards on their way to the door, each with the time of its request.
     pub(super) heartbeats: Vec<(Moment, Heartbeat)>,
     pub(super) ownership: Ownership,
-    pub(super) lane: Lane<Both, (Id, u64)>,
-    pub(super) call: Option<Call>,
+    pub(super) lanes: [LaneTask; LANES],
     pub(super) readings: Vec<Reading>,
     /// Results of reads that the shard has not handled.
     pub(super) read: Vec<ShardCommand<Both>>,
@@ -119,8 +128,7 @@ impl Node {
             door: Knowledge::default(),
             heartbeats: Vec::new(),
             ownership: Ownership::default(),
-            lane: Lane::default(),
-            call: None,
+            lanes: Default::default(),
             readings: Vec::new(),
             read: Vec::new(),
             raises: Vec::new(),
@@ -136,7 +144,7 @@ impl Node {
         let mut owners = owners.map(|actor| actor.is_busy() || actor.driver.owner().unstored() > 0);
         !owners.any(|busy| busy)
             && self.shard_mailbox.is_empty()
-            && self.call.is_none()
+            && self.lanes.iter().all(|task| task.call.is_none())
             && self.raises.is_empty()
             && self.claiming.is_idle()
             && self.hand_offs.is_empty()

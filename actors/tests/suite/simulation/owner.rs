@@ -14,9 +14,10 @@ use actors::store::batch::{Fate, Portion, Settlement};
 use actors::time::{Moment, Now};
 use actors::trace::TraceParent;
 use ractor::ActorId;
+use rand::Rng;
 use rand::seq::IndexedRandom;
 
-use super::node::{Both, Id, OwnerActor};
+use super::node::{Both, Id, LANES, OwnerActor};
 use super::world::{Breakage, World};
 
 /// What an owner did that concerns other parts of the node.
@@ -189,7 +190,8 @@ impl World {
                         traces: Vec::new(),
                         mailbox,
                     };
-                    self.lane_event(n, lane::Event::Submitted(submission))?;
+                    let lane = self.rng.random_range(0..LANES);
+                    self.lane_event(n, lane, lane::Event::Submitted(submission))?;
                 }
                 Action::Post(by, notice) => self.node(n).board.post(by, notice),
                 Action::Withdraw(..) if self.breakage == Breakage::StaleDoor => {}

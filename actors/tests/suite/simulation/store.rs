@@ -12,8 +12,9 @@ use actors::owning::write_back::lane;
 use actors::store::batch::{Batch, Fate, Found, Settlement};
 use actors::store::{ShardRow, StoreError};
 use rand::Rng;
+use rand::seq::IndexedRandom;
 
-use super::node::{Both, Call, Id, Reading};
+use super::node::{Both, Call, Id, LANES, Reading};
 use super::world::{Breakage, World};
 
 fn place() -> Permit {
@@ -154,16 +155,23 @@ impl World {
         }
     }
 
-    pub(super) fn lane_event(&mut self, n: usize, event: lane::Event<Both, (Id, u64)>) -> Result<(), String> {
+    /// Lets the lane with this index handle an event.
+    pub(super) fn lane_event(
+        &mut self,
+        n: usize,
+        index: usize,
+        event: lane::Event<Both, (Id, u64)>,
+    ) -> Result<(), String> {
         let mut effects = Vec::new();
         let breakage = self.breakage;
         let node = self.node(n);
-        node.lane.handle(event, &mut effects);
+        node.lanes[index].lane.handle(event, &mut effects);
         for effect in effects {
+            let task = &mut node.lanes[index];
             match effect {
-                lane::Effect::Write(batch) => node.call = Some(Call::Write(batch)),
-                lane::Effect::ReadBack(batch) => node.call = Some(Call::ReadBack(batch)),
-                lane::Effect::Pause(_) => node.call = Some(Call::Pause),
+                lane::Effect::Write(batch) => task.call = Some(Call::Write(batch)),
+                lane::Effect::ReadBack(batch) => task.call = Some(Call::ReadBack(batch)),
+                lane::Effect::Pause(_) => task.call = Some(Call::Pause),
                 lane::Effect::Settle(submission, Fate::Contradicted) => {
                     return Err(format!("contradicted: {:?}", submission.portion));
                 }
@@ -187,20 +195,27 @@ impl World {
         Ok(())
     }
 
+    /// Ends a call of one of the lanes.
     pub(super) fn step_call(&mut self, n: usize) -> Result<(), String> {
-        let Some(call) = self.node(n).call.take() else {
+        let lanes = &self.node(n).lanes;
+        let busy: Vec<usize> = (0..LANES).filter(|lane| lanes[*lane].call.is_some()).collect();
+        let Some(&index) = busy.choose(&mut self.rng) else {
             return Ok(());
         };
+        let task = &mut self.node(n).lanes[index];
+        let call = task.call.take().expect("the lane is busy");
         let event = match call {
             Call::Pause => {
-                let incarnation = self.node(n).member.incarnation();
-                let lease_holds = self.lease_holds(n, incarnation);
+                let incarnations: Vec<Incarnation> = task.lane.incarnations().collect();
+                let lease_holds = incarnations
+                    .into_iter()
+                    .all(|incarnation| self.lease_holds(n, incarnation));
                 lane::Event::RetryDue { lease_holds }
             }
             Call::Write(batch) => lane::Event::Written(self.answer_write(n, batch)),
             Call::ReadBack(batch) => lane::Event::ReadBack(self.answer_read_back(n, &batch)),
         };
-        self.lane_event(n, event)
+        self.lane_event(n, index, event)
     }
 
     fn answer_write(&mut self, n: usize, batch: Batch<Both>) -> Result<u64, StoreError> {

@@ -203,7 +203,7 @@ impl World {
             .nodes
             .iter()
             .flatten()
-            .map(|node| (&node.shard, &node.lane))
+            .map(|node| (&node.shard, node.lanes.each_ref().map(|task| &task.lane)))
             .collect();
         Err(format!(
             "not at rest: {} clients wait; {:?}; {:?}; {nodes:?}",
