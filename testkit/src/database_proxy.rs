@@ -60,6 +60,9 @@ pub struct DatabaseProxy {
     port: u16,
     rule: Rule,
     mode: Arc<watch::Sender<DatabaseMode>>,
+    /// A change silences the connections of that moment.
+    silenced: Arc<watch::Sender<()>>,
+    accepted: Arc<AtomicU32>,
     cuts: Arc<AtomicU32>,
     /// How many batches were kept, and how many of these the server has answered.
     kept: Arc<AtomicU32>,
@@ -97,6 +100,8 @@ impl DatabaseProxy {
             port,
             rule,
             mode: Arc::new(watch::Sender::new(DatabaseMode::Pass)),
+            silenced: Arc::new(watch::Sender::new(())),
+            accepted: Arc::default(),
             cuts: Arc::default(),
             kept: Arc::default(),
             answered: Arc::default(),
@@ -105,8 +110,9 @@ impl DatabaseProxy {
         let accepting = proxy.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let proxy = accepting.clone();
-                tokio::spawn(async move { proxy.carry(client, server).await });
+                let (proxy, silenced) = (accepting.clone(), accepting.silenced.subscribe());
+                proxy.accepted.fetch_add(1, Ordering::Relaxed);
+                tokio::spawn(async move { proxy.carry(client, server, silenced).await });
             }
         });
         proxy
@@ -120,6 +126,17 @@ impl DatabaseProxy {
     /// Changes what the proxy does from now on.
     pub fn set(&self, mode: DatabaseMode) {
         self.mode.send_replace(mode);
+    }
+
+    /// Passes nothing more on the connections of this moment and does not cut them, like a firewall that
+    /// dropped them because they were unused. Later connections are not affected.
+    pub fn silence(&self) {
+        self.silenced.send_replace(());
+    }
+
+    /// Returns how many connections were made so far.
+    pub fn accepted(&self) -> u32 {
+        self.accepted.load(Ordering::Relaxed)
     }
 
     /// Delays everything by this time in each direction from now on, as a network would.
@@ -215,7 +232,12 @@ impl DatabaseProxy {
 
     /// Carries one connection until either side or this proxy ends it. Both sides are closed when this
     /// returns.
-    async fn carry(&self, mut client: TcpStream, server: u16) -> Option<()> {
+    async fn carry(
+        &self,
+        mut client: TcpStream,
+        server: u16,
+        mut silenced: watch::Receiver<()>,
+    ) -> Option<()> {
         let mut mode = self.mode.subscribe();
         let mut server = TcpStream::connect(("127.0.0.1", server)).await.ok()?;
         // Over a real network, the handshake of the connection would take this long: one way and back.
@@ -234,6 +256,7 @@ impl DatabaseProxy {
             }
             tokio::select! {
                 _ = mode.changed() => {}
+                _ = silenced.changed() => return until_it_ends(&mut client).await,
                 read = client.read(&mut sent) => {
                     let bytes = &mut sent[..read.ok().filter(|read| *read > 0)?];
                     if self.mutes(bytes) {

@@ -42,7 +42,7 @@ use crate::store::batch::{Batch, Found, Portion};
 use crate::store::migrations;
 use crate::store::migrations::tables::{self, Tables};
 use canary::Canary;
-use connections::{Connections, TestBeforeUse};
+use connections::{Connections, Limits, TestBeforeUse};
 pub use dialect::Dialect;
 pub use open::OpenError;
 pub use rows::MySqlRows;
@@ -58,6 +58,9 @@ const TAKE_LIMIT: Duration = Duration::from_secs(2);
 /// The limit for a beat is shorter, because the lease runs out meanwhile.
 const TAKE_FOR_BEAT_LIMIT: Duration = Duration::from_secs(1);
 
+/// Shorter than the time after which firewalls and balancers usually drop a connection that is unused.
+const LONG_IDLE: Duration = Duration::from_secs(60);
+
 /// Where the database is, and how many connections may be made to it.
 #[derive(Clone)]
 pub struct Options {
@@ -71,6 +74,9 @@ pub struct Options {
     /// Connections for the reads of clients, at least 1. They are separate so that loading does not wait for
     /// the reads of clients.
     pub readers: u32,
+    /// A connection that was unused for longer may have been dropped by a firewall, so its test before use
+    /// has a short limit, after which the store connects anew.
+    pub long_idle: Duration,
     /// How long opening and migrating wait for another node's migration, and for statements that use a table
     /// that is to be altered.
     pub migration_wait: Duration,
@@ -80,14 +86,15 @@ pub struct Options {
 
 impl Options {
     /// Returns options for the database at this URL: four connections each for lanes, for the reads of
-    /// clients and for the rest, three more for the snapshots of searches, and a wait of 30 seconds for
-    /// migrations.
+    /// clients and for the rest, three more for the snapshots of searches, connections that are trusted for a
+    /// minute, and a wait of 30 seconds for migrations.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
             lanes: 4,
             others: 4,
             readers: 7,
+            long_idle: LONG_IDLE,
             migration_wait: Duration::from_secs(30),
             migrations: Vec::new(),
         }
@@ -108,6 +115,7 @@ impl fmt::Debug for Options {
             lanes,
             others,
             readers,
+            long_idle,
             migration_wait,
             migrations: _,
         } = self;
@@ -116,6 +124,7 @@ impl fmt::Debug for Options {
             .field("lanes", lanes)
             .field("others", others)
             .field("readers", readers)
+            .field("long_idle", long_idle)
             .field("migration_wait", migration_wait)
             .finish_non_exhaustive()
     }
@@ -167,15 +176,19 @@ impl MySqlStore {
     pub async fn open(options: &Options) -> std::result::Result<Self, OpenError> {
         let (connect_options, dialect) = Self::prepared(options).await?;
         let canary = Arc::new(Canary::default());
+        let limits = |take| Limits {
+            take,
+            long_idle: options.long_idle,
+        };
         let connections =
-            |pool, most, limit| Connections::new(pool, connect_options.clone(), most, limit, None);
+            |pool, most, take| Connections::new(pool, connect_options.clone(), most, limits(take), None);
         let inner = Inner {
             dialect,
             lanes: Connections::new(
                 Pool::Writers,
                 connect_options.clone(),
                 options.lanes,
-                TAKE_LIMIT,
+                limits(TAKE_LIMIT),
                 Some(Arc::clone(&canary)),
             ),
             canary,

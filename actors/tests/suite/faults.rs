@@ -8,6 +8,7 @@ use actors::coupon::offer::Status;
 use actors::coupon::rows::{CouponRows, Created, NewCoupon};
 use actors::ids::{Epoch, Fence, Incarnation, NodeId, RequestKey};
 use actors::store::batch::FoundRows;
+use actors::store::mysql::{MySqlStore, Options};
 use actors::store::{ClusterStore, EntryStore, NodeRow, NodeState, StoreError};
 use futures_util::future::join_all;
 
@@ -172,6 +173,51 @@ pub async fn a_silent_server_is_given_up_in_time(kind: ServerKind) {
             .unwrap()
             .is_some()
     );
+}
+
+/// Makes a store whose connections for batches are open and unused, a coupon in it, and a batch. The store
+/// trusts unused connections for `long_idle`.
+async fn with_unused_connections(
+    kind: ServerKind,
+    long_idle: Duration,
+) -> (DatabaseProxy, MySqlStore, Batch) {
+    const LANES: u32 = 8;
+    let proxy = DatabaseProxy::before(Server::shared(kind).port()).await;
+    let database = OnServer::through(kind, None).await;
+    let owned = Owned::make(&*database.store, None, 1).await;
+    let options = Options {
+        lanes: LANES,
+        long_idle,
+        ..Options::new(database.server.url(&database.name, Some(proxy.port())))
+    };
+    let store = MySqlStore::open(&options).await.unwrap();
+    let sent = batch([owned.strangers(1..=5)]);
+    let before = proxy.accepted();
+    // Each call has a connection of its own, because connecting takes all of them a while.
+    proxy.delay(Duration::from_millis(20));
+    for found in join_all((0..LANES).map(|_| store.read_back(&sent))).await {
+        found.unwrap();
+    }
+    assert_eq!(proxy.accepted() - before, LANES);
+    proxy.delay(Duration::ZERO);
+    (proxy, store, sent)
+}
+
+/// The tests of all unused connections together would take longer than the limit of taking one. So this fails
+/// unless all of them are dropped once the first one is found to be silent.
+pub async fn connections_that_went_silent_while_unused_are_replaced_in_time(kind: ServerKind) {
+    let (proxy, store, sent) = with_unused_connections(kind, Duration::ZERO).await;
+    proxy.silence();
+    store.read_back(&sent).await.unwrap();
+    assert_eq!(store.write(&sent).await.unwrap(), 5);
+}
+
+pub async fn connections_that_went_silent_fail_no_more_than_one_call(kind: ServerKind) {
+    let (proxy, store, sent) = with_unused_connections(kind, Duration::MAX).await;
+    proxy.silence();
+    let result = store.read_back(&sent).await;
+    assert!(matches!(result, Err(StoreError::NotStored(_))), "{result:?}");
+    store.read_back(&sent).await.unwrap();
 }
 
 /// The lane waits for 5 s in all. If the store waited longer, the lane would retry while the first read-back

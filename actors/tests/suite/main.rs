@@ -92,6 +92,8 @@ on_each_server! {
         the_batch_stays_stored_if_the_connection_is_cut_after_the_commit
         a_server_that_is_not_there_stores_nothing_and_is_used_when_it_returns
         a_silent_server_is_given_up_in_time
+        connections_that_went_silent_while_unused_are_replaced_in_time
+        connections_that_went_silent_fail_no_more_than_one_call
         reading_a_batch_back_is_given_up_in_time
         a_server_without_the_database_stores_nothing
         a_full_table_refuses_batches_until_there_is_room

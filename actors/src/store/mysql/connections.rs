@@ -24,6 +24,11 @@ use crate::store::{Result, StoreError};
 /// may have been demoted.
 const UNTESTED_IDLE_MAX: Duration = Duration::from_millis(100);
 
+/// Limit of the test of a connection that was unused for so long that a firewall may have dropped it, which
+/// neither side notices. Enough for a round trip to any database that this program works with, and so short
+/// that time is left to connect anew.
+const LONG_IDLE_TEST_LIMIT: Duration = Duration::from_millis(300);
+
 /// How long closing the pool waits for work that is under way, and for each connection to close.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -37,11 +42,20 @@ pub(crate) enum TestBeforeUse {
     Always,
 }
 
+/// Limits of time of a pool.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Limit of taking a connection, including connecting or testing it.
+    pub(crate) take: Duration,
+    /// A connection that was unused for longer has only [`LONG_IDLE_TEST_LIMIT`] for its test.
+    pub(crate) long_idle: Duration,
+}
+
 /// The connections of one kind.
 pub(crate) struct Connections {
     pool: Pool,
     options: MySqlConnectOptions,
-    take_limit: Duration,
+    limits: Limits,
     most: u32,
     permits: Arc<Semaphore>,
     /// What a new connection must find in the database, if anything.
@@ -76,12 +90,12 @@ impl fmt::Debug for Connections {
 
 impl Connections {
     /// Makes a pool of at most `most` connections, at least one. Connections are opened when needed. A call
-    /// that waits longer than `take_limit` fails and has begun nothing.
+    /// that waits longer than the limit fails and has begun nothing.
     pub(crate) fn new(
         pool: Pool,
         options: MySqlConnectOptions,
         most: u32,
-        take_limit: Duration,
+        limits: Limits,
         canary: Option<Arc<Canary>>,
     ) -> Arc<Self> {
         let most = most.max(1);
@@ -89,7 +103,7 @@ impl Connections {
         Arc::new(Self {
             pool,
             options,
-            take_limit,
+            limits,
             most,
             permits: Arc::new(Semaphore::new(most as usize)),
             canary,
@@ -101,7 +115,7 @@ impl Connections {
     ///
     /// Cancel safety: a dropped future closes the connection that it was making or testing.
     pub(crate) async fn take(self: &Arc<Self>, test_before_use: TestBeforeUse) -> Result<Taken> {
-        let limit = self.take_limit;
+        let limit = self.limits.take;
         let taken = timeout(limit, Box::pin(self.take_in_time(test_before_use))).await;
         taken.unwrap_or_else(|_| {
             Err(StoreError::NotStored(format!(
@@ -119,8 +133,9 @@ impl Connections {
             since,
         }) = self.pop_idle()
         {
-            let is_fresh = test_before_use == TestBeforeUse::IfIdle && since.elapsed() < UNTESTED_IDLE_MAX;
-            if is_fresh || session::test(&mut connection).await.is_ok() {
+            let idle = since.elapsed();
+            let is_fresh = test_before_use == TestBeforeUse::IfIdle && idle < UNTESTED_IDLE_MAX;
+            if is_fresh || self.passes_test(&mut connection, idle).await {
                 return Ok(Taken {
                     connection,
                     origin: Arc::clone(self),
@@ -128,10 +143,6 @@ impl Connections {
                     _in_use: handles().store.taken(self.pool, begun),
                 });
             }
-            // The other unused connections have probably failed for the same reason.
-            drop(std::mem::take(
-                &mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner),
-            ));
         }
         let mut connection = session::connect(&self.options).await?;
         if let Some(canary) = &self.canary {
@@ -143,6 +154,22 @@ impl Connections {
             _permit: permit,
             _in_use: handles().store.taken(self.pool, begun),
         })
+    }
+
+    /// Tests a connection that was unused for this long. If it fails, or is not answered in time, all unused
+    /// connections are dropped: they have probably failed for the same reason.
+    async fn passes_test(&self, connection: &mut MySqlConnection, idle: Duration) -> bool {
+        let suspect = DropIdle(self);
+        let limit = if idle < self.limits.long_idle {
+            self.limits.take
+        } else {
+            LONG_IDLE_TEST_LIMIT
+        };
+        let passes = matches!(timeout(limit, session::test(connection)).await, Ok(Ok(())));
+        if passes {
+            std::mem::forget(suspect);
+        }
+        passes
     }
 
     fn pop_idle(&self) -> Option<IdleConnection> {
@@ -159,6 +186,20 @@ impl Connections {
             // An error does not matter: the connection is dropped in any case.
             let _ = timeout(CLOSE_LIMIT, idle.connection.close()).await;
         }
+    }
+}
+
+/// Drops all unused connections of a pool when it is dropped, also if the test in progress is cancelled
+/// because the limit of taking a connection passed.
+struct DropIdle<'a>(&'a Connections);
+
+impl Drop for DropIdle<'_> {
+    fn drop(&mut self) {
+        let mut idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let dropped = std::mem::take(&mut *idle);
+        // Closing them needs no lock.
+        drop(idle);
+        drop(dropped);
     }
 }
 
