@@ -2,7 +2,8 @@
 //!
 //! A batch costs the database nearly as much for one row as for ten. So portions wait for the batch under way
 //! and share the next one, unless that batch takes long: then another lane takes them ([`choice`]). An owner
-//! has at most one portion in flight, so its portions cannot overtake each other, whatever lanes they take.
+//! has at most one portion in flight, so its portions cannot overtake each other, whatever lanes they take,
+//! and even if one is moved to another lane while it waits.
 //!
 //! The task here only carries out the effects of [`lane::Lane`]: it calls the store, pauses, and tells owners.
 
@@ -10,14 +11,16 @@ mod choice;
 pub mod lane;
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ractor::ActorRef;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::Sleep;
 
 use crate::cluster::lease::Lease;
@@ -40,6 +43,11 @@ const CALL_LIMIT: Duration = Duration::from_secs(5);
 /// limit.
 const SLOW_COMMIT: Duration = Duration::from_millis(250);
 
+/// Once a batch takes this long, what waits behind it is moved to a lane that is free, if there is one.
+/// Commits of a database that is only busy take less, and then it is better to wait and to share the next
+/// batch.
+const HELD_UP_MAX: Duration = Duration::from_millis(100);
+
 /// The mailbox of the owner of a portion.
 type Mailbox<K> = ActorRef<OwnerMail<K>>;
 
@@ -50,10 +58,13 @@ struct LaneQueue<K: Kind> {
     progress: Arc<BatchStart>,
 }
 
+/// All lanes, in their order.
+type LaneQueues<K> = Vec<LaneQueue<K>>;
+
 /// The lanes of a node; cheap to clone.
 #[derive(Debug)]
 pub struct Lanes<K: Kind> {
-    lanes: Arc<[LaneQueue<K>]>,
+    lanes: Arc<LaneQueues<K>>,
     delayed: Arc<AtomicUsize>,
 }
 
@@ -77,11 +88,12 @@ impl<K: Kind> Lanes<K> {
         spans: &Spans,
     ) -> Self {
         let delayed = Arc::new(AtomicUsize::new(0));
-        let start = |_| {
+        let start = |all: &Weak<LaneQueues<K>>| {
             let (queue, submissions) = mpsc::channel(owners_max.max(1));
             let progress = Arc::new(BatchStart::default());
             let shell = Shell {
                 lane: Lane::default(),
+                all: Weak::clone(all),
                 store: Arc::clone(store),
                 lease: lease.clone(),
                 delayed: Arc::clone(&delayed),
@@ -90,6 +102,7 @@ impl<K: Kind> Lanes<K> {
                 progress: Arc::clone(&progress),
                 call: None,
                 pause: None,
+                held_up: Box::pin(tokio::time::sleep(HELD_UP_MAX)),
                 spans: spans.clone(),
                 batch: Span::default(),
                 is_batch_over: false,
@@ -99,7 +112,7 @@ impl<K: Kind> Lanes<K> {
             LaneQueue { queue, progress }
         };
         Self {
-            lanes: (0..count.max(1)).map(start).collect(),
+            lanes: Arc::new_cyclic(|all| (0..count.max(1)).map(|_| start(all)).collect()),
             delayed: Arc::clone(&delayed),
         }
     }
@@ -160,6 +173,8 @@ struct Call<K: Kind> {
 
 struct Shell<K: Kind> {
     lane: Lane<K, Mailbox<K>>,
+    /// This lane and the others. They are gone once the last owner is, and then this lane ends.
+    all: Weak<LaneQueues<K>>,
     store: Arc<dyn Store<K>>,
     lease: Lease,
     delayed: Arc<AtomicUsize>,
@@ -168,7 +183,9 @@ struct Shell<K: Kind> {
     is_busy: bool,
     progress: Arc<BatchStart>,
     call: Option<Call<K>>,
-    pause: Option<std::pin::Pin<Box<Sleep>>>,
+    pause: Option<Pin<Box<Sleep>>>,
+    /// Ends when the batch under way takes long, and again and again after that.
+    held_up: Pin<Box<Sleep>>,
     spans: Spans,
     /// The span of the batch in flight, if one of its requests is traced.
     batch: Span,
@@ -194,14 +211,22 @@ impl<K: Kind> Shell<K> {
                     let lease_holds = incarnations.all(|incarnation| self.lease.holds_for(incarnation, now));
                     Event::RetryDue { lease_holds }
                 }
+                () = self.held_up.as_mut(), if self.is_busy => {
+                    self.watch_for_hold_up();
+                    if !self.is_another_free() {
+                        continue;
+                    }
+                    Event::TakesLong
+                }
             };
             let gives_up = matches!(event, Event::RetryDue { lease_holds: false });
             self.lane.handle(event, &mut effects);
+            // This comes first, so that what is given back does not return to this lane.
+            self.show_delay(gives_up);
             for effect in effects.drain(..) {
                 self.carry_out(effect);
             }
             self.end_batch_if_over();
-            self.show_delay(gives_up);
             self.show_work();
         }
         if self.is_delayed {
@@ -219,6 +244,7 @@ impl<K: Kind> Shell<K> {
                 // A batch that is sent again, whole or portion by portion, keeps the time of its first attempt.
                 if !self.lane.is_delayed() && !self.lane.writes_alone() {
                     self.progress.begin(time::moment());
+                    self.watch_for_hold_up();
                 }
                 let span = self.call_span("commit");
                 self.call = Some(write(Arc::clone(&self.store), batch, span));
@@ -244,7 +270,43 @@ impl<K: Kind> Shell<K> {
             Effect::Delay(submission) => {
                 let _ = submission.mailbox.cast(OwnerCommand::Delayed.into());
             }
+            Effect::GiveBack(submission) => self.give_back(submission),
             Effect::EndProcess(why) => crate::store::end_process(&why),
+        }
+    }
+
+    fn watch_for_hold_up(&mut self) {
+        self.held_up
+            .as_mut()
+            .reset(tokio::time::Instant::now() + HELD_UP_MAX);
+    }
+
+    /// True if another lane would take what waits here. This lane is not free while its batch takes long.
+    fn is_another_free(&self) -> bool {
+        let now = time::moment();
+        let is_free = |lane: &LaneQueue<K>| choice::is_free(lane.progress.age(now));
+        self.all.upgrade().is_some_and(|all| all.iter().any(is_free))
+    }
+
+    /// Moves a submission to a lane that is free. If none is, the submission waits here, as before.
+    fn give_back(&mut self, submission: Submission<K, Mailbox<K>>) {
+        let now = time::moment();
+        let all = self.all.upgrade().unwrap_or_default();
+        let ages = all.iter().map(|lane| lane.progress.age(now));
+        let Portion { shard, run, .. } = &submission.portion;
+        let kept = match choice::free_lane(ages, *shard, run.is_joinable()) {
+            Some(free) => {
+                let sent = all[free].queue.try_send(submission);
+                sent.map_err(TrySendError::into_inner).err()
+            }
+            None => Some(submission),
+        };
+        if let Some(kept) = kept {
+            let mut effects = Vec::new();
+            self.lane.handle(Event::Submitted(kept), &mut effects);
+            for effect in effects {
+                self.carry_out(effect);
+            }
         }
     }
 
@@ -351,13 +413,13 @@ async fn call_returns<K: Kind>(call: &mut Option<Call<K>>, metrics: &Handles) ->
             show_failure(error, metrics);
         }
         Event::ReadBack(Err(error)) => under_way.span.edit(|record| record.fail(error.to_string())),
-        Event::ReadBack(Ok(_)) | Event::Submitted(_) | Event::RetryDue { .. } => {}
+        Event::ReadBack(Ok(_)) | Event::Submitted(_) | Event::RetryDue { .. } | Event::TakesLong => {}
     }
     *call = None;
     event
 }
 
-async fn pause_ends(pause: &mut Option<std::pin::Pin<Box<Sleep>>>) {
+async fn pause_ends(pause: &mut Option<Pin<Box<Sleep>>>) {
     match pause {
         Some(pause) => pause.await,
         None => std::future::pending().await,

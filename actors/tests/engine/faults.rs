@@ -46,6 +46,7 @@ pub struct Faults {
     loads: AtomicUsize,
     loads_held: watch::Sender<bool>,
     unreadable: Mutex<Option<CouponId>>,
+    refused: Mutex<Option<CouponId>>,
 }
 
 impl Faults {
@@ -140,8 +141,16 @@ impl Faults {
     }
 
     fn spoils(&self, batch: &Batch<CouponKind>) -> bool {
-        let spoilt = *self.unreadable.lock().unwrap();
-        batch.portions.iter().any(|portion| Some(portion.id) == spoilt)
+        has(batch, *self.unreadable.lock().unwrap())
+    }
+
+    /// From now on, refuses every batch that has a portion of this coupon. `None` accepts every batch again.
+    pub fn refuse(&self, coupon: Option<CouponId>) {
+        *self.refused.lock().unwrap() = coupon;
+    }
+
+    fn refuses(&self, batch: &Batch<CouponKind>) -> bool {
+        has(batch, *self.refused.lock().unwrap())
     }
 
     /// While `hold` is true, loads of coupons wait before they reach the store.
@@ -169,6 +178,10 @@ impl Faulty {
     pub fn new(store: Arc<SqliteStore>, faults: Arc<Faults>) -> Self {
         Self { store, faults }
     }
+}
+
+fn has(batch: &Batch<CouponKind>, coupon: Option<CouponId>) -> bool {
+    batch.portions.iter().any(|portion| Some(portion.id) == coupon)
 }
 
 fn refused<T>() -> Result<T> {
@@ -276,6 +289,9 @@ impl EntryStore<CouponKind> for Faulty {
             .unwrap();
         if self.faults.spoils(batch) {
             return unreadable();
+        }
+        if self.faults.refuses(batch) {
+            return refused();
         }
         let fault = self.faults.next_writes.lock().unwrap().pop_front();
         match fault {

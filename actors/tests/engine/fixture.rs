@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use actors::cluster::membership::life_record::LifeRecord;
 use actors::coupon::CouponKind;
-use actors::coupon::client::{Coupons, IssueAnswer};
+use actors::coupon::change::Change;
+use actors::coupon::client::{ChangeAnswer, Coupons, IssueAnswer};
 use actors::coupon::ids::{CouponId, Sequence};
 use actors::coupon::issue::IssueOutcome;
 use actors::coupon::offer::{Issuance, Offer, Status};
@@ -187,6 +188,15 @@ impl TestEngine {
                     &Span::default(),
                 )
                 .await
+        })
+    }
+
+    /// Pauses the coupon from a task of its own.
+    pub fn spawn_pause(&self, coupon: CouponId, deadline: Duration) -> JoinHandle<ChangeAnswer> {
+        let coupons = self.coupons.clone();
+        tokio::spawn(async move {
+            let pause = Change::Pause.into();
+            coupons.change(coupon, pause, deadline, &Span::default()).await
         })
     }
 

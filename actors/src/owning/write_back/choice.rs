@@ -3,6 +3,7 @@
 //! The lanes are in a fixed order, so while batches are short, all portions take the first lane and share its
 //! batches. The other lanes are for batches that take long: a slow database, a large batch, a batch that is
 //! sent again. They keep one batch from holding up all owners, and use several processors of the database.
+//! What began to wait for a batch that then takes very long is moved to a lane that is free.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -56,8 +57,29 @@ impl BatchStart {
 /// batches take long, the shards are spread over the lanes.
 pub(super) fn lane(mut ages: impl ExactSizeIterator<Item = Option<Duration>>, shard: ShardId) -> usize {
     let count = ages.len();
-    ages.position(|age| age.is_none_or(|age| age < SHARED_TIME))
-        .unwrap_or_else(|| spread(count, shard))
+    ages.position(is_free).unwrap_or_else(|| spread(count, shard))
+}
+
+/// Returns the index of the free lane for a portion of this shard that is moved; `None` if no lane is free. A
+/// portion that shares no batch takes any of the free lanes, because many of them in one lane would hold up
+/// all others.
+pub(super) fn free_lane(
+    ages: impl Iterator<Item = Option<Duration>>,
+    shard: ShardId,
+    shares_batches: bool,
+) -> Option<usize> {
+    let free = ages.enumerate().filter(|(_, age)| is_free(*age));
+    let mut free = free.map(|(lane, _)| lane);
+    if shares_batches {
+        return free.next();
+    }
+    let free: Vec<usize> = free.collect();
+    free.get(spread(free.len(), shard)).copied()
+}
+
+/// True if a lane whose batch has this age takes portions.
+pub(super) fn is_free(age: Option<Duration>) -> bool {
+    age.is_none_or(|age| age < SHARED_TIME)
 }
 
 /// Returns the index of the lane for a portion of this shard, if the shards are spread over so many lanes.
@@ -97,6 +119,23 @@ mod tests {
     fn portions_are_spread_if_all_batches_take_long() {
         let lanes: Vec<usize> = (0..6).map(|shard| lane_for([OLD; 3], shard)).collect();
         assert_eq!(lanes, [0, 1, 2, 0, 1, 2]);
+    }
+
+    #[test]
+    fn a_portion_that_is_moved_takes_only_a_lane_that_is_free() {
+        let free =
+            |ages: [_; 4], shard, shares| free_lane(ages.into_iter(), ShardId::new(shard).unwrap(), shares);
+        for shard in 0..8 {
+            for shares in [true, false] {
+                assert_eq!(free([OLD, OLD, OLD, OLD], shard, shares), None);
+                assert_eq!(free([OLD, OLD, YOUNG, OLD], shard, shares), Some(2));
+            }
+            assert_eq!(free([OLD, None, YOUNG, None], shard, true), Some(1));
+        }
+        let spread: Vec<_> = (0..6)
+            .map(|shard| free([OLD, None, YOUNG, None], shard, false))
+            .collect();
+        assert_eq!(spread, [1, 2, 3, 1, 2, 3].map(Some));
     }
 
     #[test]

@@ -10,6 +10,9 @@
 //! lease over ────────────────► unknown
 //! ```
 //!
+//! Once a batch takes long, or must be sent again, the portions that wait behind it are given back, so that
+//! another lane takes them. They were in no batch yet, so nothing about them is in doubt.
+//!
 //! It does no harm to send a batch again: rows that are stored already clash, and a read-back shows that they
 //! are the same.
 
@@ -55,6 +58,8 @@ pub enum Event<K: Kind, M> {
         /// True if the lease holds for every incarnation that [`Lane::incarnations`] returns.
         lease_holds: bool,
     },
+    /// The batch takes long, and another lane is free.
+    TakesLong,
 }
 
 /// Effects that the lane's task carries batch.
@@ -70,6 +75,8 @@ pub enum Effect<K: Kind, M> {
     Settle(Submission<K, M>, Fate),
     /// Tell the owner that the store does not accept its portion at present.
     Delay(Submission<K, M>),
+    /// Hand this submission to another lane if one is free. If none is, submit it to this lane again.
+    GiveBack(Submission<K, M>),
     /// End the process, because the disk lost writes that it had accepted.
     EndProcess(String),
 }
@@ -141,6 +148,7 @@ impl<K: Kind, M: Clone> Lane<K, M> {
             Event::ReadBack(Ok(_) | Err(_)) => self.pause(Next::ReadBack, effects),
             Event::RetryDue { lease_holds: true } => self.resume(effects),
             Event::RetryDue { lease_holds: false } => self.give_up(effects),
+            Event::TakesLong => self.give_back(effects),
         }
         if self.in_flight.is_none() {
             self.start_next(effects);
@@ -261,10 +269,18 @@ impl<K: Kind, M: Clone> Lane<K, M> {
         batch.next = next;
         if !batch.delayed {
             batch.delayed = true;
-            let kept_waiting = batch.submissions.iter().chain(&self.alone).chain(&self.queue);
+            let kept_waiting = batch.submissions.iter().chain(&self.alone);
             effects.extend(kept_waiting.map(|submission| Effect::Delay(submission.clone())));
+            effects.extend(self.queue.drain(..).map(Effect::GiveBack));
         }
         effects.push(Effect::Pause(batch.backoff.next().unwrap_or(RETRY_LONGEST)));
+    }
+
+    /// Gives back what waits behind the batch. What was in the batch stays, also if it is now written alone.
+    fn give_back(&mut self, effects: &mut Vec<Effect<K, M>>) {
+        if self.in_flight.is_some() {
+            effects.extend(self.queue.drain(..).map(Effect::GiveBack));
+        }
     }
 
     fn resume(&mut self, effects: &mut Vec<Effect<K, M>>) {

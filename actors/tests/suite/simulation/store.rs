@@ -162,7 +162,7 @@ impl World {
         index: usize,
         event: lane::Event<Both, (Id, u64)>,
     ) -> Result<(), String> {
-        let mut effects = Vec::new();
+        let (mut effects, mut given_back) = (Vec::new(), Vec::new());
         let breakage = self.breakage;
         let node = self.node(n);
         node.lanes[index].lane.handle(event, &mut effects);
@@ -186,11 +186,16 @@ impl World {
                         node.command_actor(submission.mailbox, settle);
                     }
                 }
+                lane::Effect::GiveBack(submission) => given_back.push(submission),
                 lane::Effect::Delay(submission) => {
                     node.command_actor(submission.mailbox, OwnerCommand::Delayed);
                 }
                 lane::Effect::EndProcess(why) => return Err(why),
             }
+        }
+        for submission in given_back {
+            let lane = self.rng.random_range(0..LANES);
+            self.lane_event(n, lane, lane::Event::Submitted(submission))?;
         }
         Ok(())
     }
@@ -202,6 +207,9 @@ impl World {
         let Some(&index) = busy.choose(&mut self.rng) else {
             return Ok(());
         };
+        if self.rng.random_ratio(1, 10) {
+            return self.lane_event(n, index, lane::Event::TakesLong);
+        }
         let task = &mut self.node(n).lanes[index];
         let call = task.call.take().expect("the lane is busy");
         let event = match call {

@@ -1,5 +1,7 @@
-//! Tests of the lane against a model store: every portion comes to one fate, and the fate is true. Coupons
+//! Tests of two lanes against a model store: every portion comes to one fate, and the fate is true. Coupons
 //! are the sample kind.
+
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -39,14 +41,29 @@ enum Call {
 enum Step {
     /// Submits a portion of this many rows of this coupon. If `stale`, a former owner decided it, under an
     /// epoch that is not the shard's present one.
-    Submit { coupon: u64, rows: usize, stale: bool },
-    /// The call or the pause that is under way ends.
-    Go(Call),
+    Submit {
+        lane: usize,
+        coupon: u64,
+        rows: usize,
+        stale: bool,
+    },
+    /// The call or the pause of a lane ends.
+    Go(usize, Call),
+    /// The batch of a lane takes long.
+    TakesLong(usize),
 }
 
+const LANES: usize = 2;
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let submit = (1..5_u64, 1..1_500_usize, prop::bool::weighted(0.2))
-        .prop_map(|(coupon, rows, stale)| Step::Submit { coupon, rows, stale });
+    let submit = (0..LANES, 1..5_u64, 1..1_500_usize, prop::bool::weighted(0.2)).prop_map(
+        |(lane, coupon, rows, stale)| Step::Submit {
+            lane,
+            coupon,
+            rows,
+            stale,
+        },
+    );
     let call = prop_oneof![
         5 => Just(Call::Answers),
         1 => Just(Call::NotStored),
@@ -54,7 +71,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Call::LostBefore),
         1 => Just(Call::Unreadable),
     ];
-    prop::collection::vec(prop_oneof![1 => submit, 2 => call.prop_map(Step::Go)], 1..60)
+    let go = (0..LANES, call).prop_map(|(lane, call)| Step::Go(lane, call));
+    let takes_long = (0..LANES).prop_map(Step::TakesLong);
+    prop::collection::vec(prop_oneof![4 => submit, 8 => go, 1 => takes_long], 1..60)
 }
 
 /// Rows by coupon and sequence, with the user of each.
@@ -150,9 +169,10 @@ fn portion(coupon: u64, first: u64, rows: usize, stale: bool) -> Portion {
 
 #[derive(Default)]
 struct World {
-    lane: Lane,
+    lanes: [Lane; LANES],
     store: Model,
-    under_way: Option<Effect>,
+    /// The call or the pause of each lane.
+    under_way: [Option<Effect>; LANES],
     next_sequence: HashMap<CouponId, u64>,
     /// The owners with a portion in flight. Coupons have two owners, a former and a present one.
     out: BTreeSet<u64>,
@@ -161,7 +181,7 @@ struct World {
 }
 
 impl World {
-    fn submit(&mut self, coupon: u64, rows: usize, stale: bool) -> Result<(), TestCaseError> {
+    fn submit(&mut self, lane: usize, coupon: u64, rows: usize, stale: bool) -> Result<(), TestCaseError> {
         // An owner has at most one portion in flight.
         let owner = 2 * coupon + u64::from(stale);
         if !self.out.insert(owner) {
@@ -173,12 +193,12 @@ impl World {
             mailbox: owner,
             traces: Vec::new(),
         };
-        self.take(Event::Submitted(submission))
+        self.take(lane, Event::Submitted(submission))
     }
 
-    fn go(&mut self, call: Call) -> Result<(), TestCaseError> {
+    fn go(&mut self, lane: usize, call: Call) -> Result<(), TestCaseError> {
         let lost = || StoreError::Unknown("cut off".to_owned());
-        let event = match (self.under_way.take(), call) {
+        let event = match (self.under_way[lane].take(), call) {
             (None, _) => return Ok(()),
             (Some(Effect::Pause(_)), _) => Event::RetryDue { lease_holds: true },
             (Some(Effect::Write(batch)), Call::Answers) => Event::Written(self.store.write(&batch)),
@@ -200,24 +220,27 @@ impl World {
             (Some(Effect::ReadBack(_)), _) => Event::ReadBack(Err(lost())),
             (Some(other), _) => unreachable!("not under way: {other:?}"),
         };
-        self.take(event)
+        self.take(lane, event)
     }
 
-    fn take(&mut self, event: Event) -> Result<(), TestCaseError> {
+    fn take(&mut self, lane: usize, event: Event) -> Result<(), TestCaseError> {
         let mut effects = Vec::new();
-        self.lane.handle(event, &mut effects);
+        self.lanes[lane].handle(event, &mut effects);
         for effect in effects {
             match effect {
                 Effect::Write(ref batch) | Effect::ReadBack(ref batch) => {
-                    prop_assert!(self.under_way.is_none(), "one call at a time");
+                    prop_assert!(self.under_way[lane].is_none(), "one call at a time");
                     prop_assert!(batch.portions.len() == 1 || batch.rows() <= BATCH_ROWS_MAX);
                     let ids: BTreeSet<_> = batch.portions.iter().map(|portion| portion.id).collect();
                     prop_assert_eq!(ids.len(), batch.portions.len(), "one portion of each coupon");
-                    self.under_way = Some(effect);
+                    self.under_way[lane] = Some(effect);
                 }
                 Effect::Pause(_) => {
-                    prop_assert!(self.under_way.is_none());
-                    self.under_way = Some(effect);
+                    prop_assert!(self.under_way[lane].is_none());
+                    self.under_way[lane] = Some(effect);
+                }
+                Effect::GiveBack(submission) => {
+                    self.take((lane + 1) % LANES, Event::Submitted(submission))?;
                 }
                 Effect::Settle(submission, fate) => self.settle(&submission, fate)?,
                 Effect::Delay(submission) => prop_assert!(self.out.contains(&submission.mailbox)),
@@ -253,12 +276,13 @@ proptest! {
         let mut world = World::default();
         for step in steps {
             match step {
-                Step::Submit { coupon, rows, stale } => world.submit(coupon, rows, stale)?,
-                Step::Go(call) => world.go(call)?,
+                Step::Submit { lane, coupon, rows, stale } => world.submit(lane, coupon, rows, stale)?,
+                Step::Go(lane, call) => world.go(lane, call)?,
+                Step::TakesLong(lane) => world.take(lane, Event::TakesLong)?,
             }
         }
-        for _ in 0..1_000 {
-            world.go(Call::Answers)?;
+        for step in 0..1_000 {
+            world.go(step % LANES, Call::Answers)?;
         }
         prop_assert!(world.out.is_empty(), "without faults everything settles: {:?}", world.out);
     }
@@ -446,27 +470,6 @@ fn a_portion_that_cannot_be_read_back_is_contradicted_and_does_not_delay_others(
     assert_eq!(settled(&effects), [(1, Fate::Contradicted)]);
     lane.handle(Event::Written(Ok(2)), &mut effects);
     assert_eq!(settled(&effects), [(1, Fate::Contradicted), (2, Fate::Stored)]);
-    assert!(!lane.is_delayed());
-}
-
-#[test]
-fn when_the_lease_ends_everything_is_unknown() {
-    let (mut lane, mut effects) = lane_with(&[(1, 1), (2, 3)]);
-    lane.handle(
-        Event::Written(Err(StoreError::Unknown("cut off".to_owned()))),
-        &mut effects,
-    );
-    assert!(lane.is_delayed());
-    assert_eq!(
-        effects
-            .iter()
-            .filter(|effect| matches!(effect, Effect::Delay(_)))
-            .count(),
-        2
-    );
-    effects.clear();
-    lane.handle(Event::RetryDue { lease_holds: false }, &mut effects);
-    assert_eq!(settled(&effects), [(1, Fate::Unknown), (2, Fate::Unknown)]);
     assert!(!lane.is_delayed());
 }
 
