@@ -49,11 +49,12 @@ impl Exports {
         Duration::from_secs_f64(f64::from(rows) / self.rows_per_second)
     }
 
-    /// Waits for a turn: at most the deadline of a request, and as long as a portion of every place takes at the
-    /// rate of exports.
+    /// Waits for a turn. A turn takes up to the deadline of a request, and the time of a portion at the rate
+    /// of exports. The limit is that time for every place, because the exports of all places may come first.
     async fn turn(&self, deadline: Duration) -> Result<MutexGuard<'_, Instant>, Error> {
-        let others = u32::try_from(self.places.places()).unwrap_or(u32::MAX);
-        let limit = deadline.saturating_add(self.time_of(PORTION_ROWS).saturating_mul(others));
+        let places = u32::try_from(self.places.places()).unwrap_or(u32::MAX);
+        let each = deadline.saturating_add(self.time_of(PORTION_ROWS));
+        let limit = each.saturating_mul(places);
         let turn = timeout(limit, self.turn.lock()).await;
         turn.map_err(|_late| Setback::StoreUnavailable.into())
     }
@@ -180,9 +181,9 @@ mod tests {
         let second = timeout(Duration::from_secs(20), exports.turn(deadline)).await;
         let second = second.expect("the wait ends");
         assert!(matches!(second, Err(Error::Setback(Setback::StoreUnavailable))));
-        // Two portions of 400 rows take 10 ms at this rate.
+        // A portion of 400 rows takes 5 ms at this rate.
         assert!(
-            begun.elapsed() >= Duration::from_millis(50),
+            begun.elapsed() >= 2 * (deadline + Duration::from_millis(5)),
             "{:?}",
             begun.elapsed()
         );
