@@ -121,6 +121,7 @@ on_each_server! {
         waiting_for_a_migration_in_progress_times_out
         nodes_that_start_together_make_one_schema
         secrets_of_codes_are_added_one_after_the_other
+        secrets_of_codes_that_are_added_at_once_have_numbers_and_ages_of_their_own
         a_cluster_that_was_made_with_other_settings_is_unreadable
         a_database_that_is_not_there_is_refused
         invalid_rows_are_unreadable

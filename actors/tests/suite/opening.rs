@@ -16,6 +16,7 @@ use sqlx::mysql::MySqlConnection;
 use crate::database::OnServer;
 use crate::locks::{waiting, with_long_lock_waits};
 use crate::support::{Owned, batch, found, key, loaded, noon, offer, user};
+use testkit::database_proxy::DatabaseProxy;
 use testkit::poll::eventually;
 use testkit::servers::{PASSWORD, Server, ServerKind, run};
 
@@ -284,6 +285,31 @@ pub async fn a_secret_of_codes_has_its_age_from_when_it_was_stored(kind: ServerK
     .await;
     let secrets = database.store.code_secrets().await.unwrap();
     assert_eq!((secrets.len(), secrets[1].age), (2, Duration::ZERO));
+}
+
+/// Each command finds its secret some milliseconds after it was stored, and others are stored meanwhile.
+pub async fn secrets_of_codes_that_are_added_at_once_have_numbers_and_ages_of_their_own(kind: ServerKind) {
+    const ADDED: usize = 4;
+    let proxy = DatabaseProxy::before(Server::shared(kind).port()).await;
+    let database = OnServer::through(kind, None).await;
+    database.store.make_first_code_secret().await.unwrap();
+    let url = database.server.url(&database.name, Some(proxy.port()));
+    proxy.delay(Duration::from_millis(20));
+    let add = async || loop {
+        match MySqlStore::add_code_secret(&url).await {
+            Ok(number) => break number,
+            // The server may refuse a statement if another one adds a row at the same moment.
+            Err(AddSecretError::Store(StoreError::NotStored(_) | StoreError::Clash(_))) => {}
+            Err(error) => panic!("{error}"),
+        }
+    };
+    let mut numbers = join_all((0..ADDED).map(|_| add())).await;
+    numbers.sort_unstable();
+    let secrets = database.store.code_secrets().await.unwrap();
+    let stored: Vec<u32> = secrets.iter().skip(1).map(|secret| secret.number).collect();
+    assert_eq!((stored.len(), &numbers), (ADDED, &stored));
+    let without_age = "SELECT COUNT(*) FROM code_secrets WHERE made_at = 253402300799";
+    assert_eq!(number(&mut database.shell().await, without_age).await, 0);
 }
 
 async fn number(shell: &mut MySqlConnection, query: &'static str) -> i64 {

@@ -10,6 +10,7 @@ use actors::store::batch::FoundRows;
 use actors::store::sqlite::{OpenError, Options, SqliteStore};
 use actors::store::{ClusterStore, EntryStore, StoreError};
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use tempfile::TempDir;
@@ -385,6 +386,24 @@ async fn secrets_of_codes_are_added_while_the_file_is_in_use() {
     assert!(secrets.iter().map(|secret| secret.number).eq(1..=SECRETS_MAX));
     let missing = file.directory.path().join("other.db");
     assert!(SqliteStore::add_code_secret(&missing).await.is_err() && !missing.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_of_codes_that_are_added_at_once_have_numbers_of_their_own() {
+    let file = SqliteFile::new().await;
+    file.store.make_first_code_secret().await.unwrap();
+    let path = file.store.path();
+    let added = join_all((0..16).map(|_| {
+        let path = path.to_owned();
+        tokio::spawn(async move { SqliteStore::add_code_secret(&path).await })
+    }));
+    let mut numbers: Vec<u32> = added
+        .await
+        .into_iter()
+        .map(|number| number.unwrap().unwrap())
+        .collect();
+    numbers.sort_unstable();
+    assert!(numbers.iter().copied().eq(2..=17), "{numbers:?}");
 }
 
 #[tokio::test]

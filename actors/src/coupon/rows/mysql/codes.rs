@@ -27,6 +27,9 @@ SELECT next.number, ?, 253402300799
   FROM (SELECT COALESCE(MAX(former.number), 0) + 1 AS number FROM code_secrets AS former) AS next
  WHERE next.number <= ?";
 
+/// Finds the number by the secret, because another command may have added one meanwhile.
+const ADDED: &str = "SELECT number FROM code_secrets WHERE secret = ?";
+
 /// Gives a secret that is stored its age. [`ADD`] cannot: the server takes the time when the statement
 /// begins, and may commit it much later.
 const BEGIN_AGE: &str = "UPDATE code_secrets SET made_at = UNIX_TIMESTAMP() WHERE number = ?";
@@ -83,8 +86,9 @@ async fn make_first(connection: &mut MySqlConnection) -> Result<()> {
 
 /// Adds a secret, and returns its number. `None` if there are [`SECRETS_MAX`] already.
 async fn add(connection: &mut MySqlConnection) -> Result<Option<u32>> {
+    let secret = CodeSecret::random_text();
     let added = sqlx::query(ADD)
-        .bind(CodeSecret::random_text())
+        .bind(&secret)
         .bind(SECRETS_MAX)
         .execute(&mut *connection)
         .await
@@ -92,12 +96,13 @@ async fn add(connection: &mut MySqlConnection) -> Result<Option<u32>> {
     if added.rows_affected() == 0 {
         return Ok(None);
     }
-    let newest = sqlx::query("SELECT MAX(number) AS number FROM code_secrets")
+    let added = sqlx::query(ADDED)
+        .bind(&secret)
         .fetch_one(&mut *connection)
         .await
         .map_err(on_read)?;
-    let newest: u32 = number(&newest, "number")?;
-    let begun = sqlx::query(BEGIN_AGE).bind(newest).execute(connection).await;
+    let added: u32 = number(&added, "number")?;
+    let begun = sqlx::query(BEGIN_AGE).bind(added).execute(connection).await;
     begun.map_err(on_write)?;
-    Ok(Some(newest))
+    Ok(Some(added))
 }

@@ -25,7 +25,8 @@ const ADD: &str = "
 INSERT INTO code_secrets (number, secret, made_at)
 SELECT next.number, ?1, unixepoch()
   FROM (SELECT coalesce(max(number), 0) + 1 AS number FROM code_secrets) AS next
- WHERE next.number <= ?2";
+ WHERE next.number <= ?2
+RETURNING number";
 
 /// Limit of adding a secret beside the process that uses the file.
 const ADD_LIMIT: Duration = Duration::from_secs(10);
@@ -83,15 +84,8 @@ async fn add(connection: &mut SqliteConnection) -> Result<Option<u32>> {
     let added = sqlx::query(ADD)
         .bind(CodeSecret::random_text())
         .bind(SECRETS_MAX)
-        .execute(&mut *connection)
+        .fetch_all(connection)
         .await
         .map_err(on_write)?;
-    if added.rows_affected() == 0 {
-        return Ok(None);
-    }
-    let newest = sqlx::query("SELECT max(number) AS number FROM code_secrets")
-        .fetch_one(connection)
-        .await
-        .map_err(on_read)?;
-    number(&newest, "number").map(Some)
+    added.first().map(|added| number(added, "number")).transpose()
 }
