@@ -4,6 +4,7 @@ use super::*;
 use crate::history::{Change, Patch};
 use world::{World, at, patch};
 
+mod holds;
 mod lag;
 mod model;
 mod model_uses;

@@ -171,8 +171,10 @@ impl Terms<'_> {
             None => self.check(latest, now, step),
         };
         figures.map_or_else(Decision::Refuse, |figures| {
+            // The clock may have been set back, or another node's clock may be behind.
+            let at = latest.map_or(now, |latest| now.max(latest.at));
             let hold_until = match step {
-                Step::Reserve { hold_seconds, .. } => Some(now.plus_seconds(*hold_seconds)),
+                Step::Reserve { hold_seconds, .. } => Some(at.plus_seconds(*hold_seconds)),
                 _ => None,
             };
             Decision::Make(LatestUse {
@@ -181,8 +183,7 @@ impl Terms<'_> {
                 figures,
                 hold_until,
                 returns: matches!(step, Step::Revoke { returns: true, .. }),
-                // The clock may have been set back, or another node's clock may be behind.
-                at: latest.map_or(now, |latest| now.max(latest.at)),
+                at,
             })
         })
     }

@@ -1,6 +1,6 @@
 //! Histories of uses: each has one fault, and clean ones differ little from them.
 
-use super::shop::{self, END, HOLD, Shop, order, redeem, refund, release, reserve};
+use super::shop::{self, END, Shop, order, redeem, refund, release, reserve};
 use super::world::at;
 use super::*;
 use crate::history::{Change, Patch, Step, StepRefusal};
@@ -170,30 +170,6 @@ fn a_discount_that_is_not_the_fixed_or_the_defined_one_is_a_finding() {
 }
 
 #[test]
-fn a_lapsed_hold_fixes_the_discount_of_its_order_for_the_same_amount() {
-    for (amount, discount, is_clean) in [
-        (None, 150, true),
-        (Some(1_000), 150, true),
-        (Some(2_000), 500, true),
-        (None, 250, false),
-        (Some(2_000), 300, false),
-    ] {
-        let mut shop = Shop::new();
-        shop.made(1_000, 1_010, 1, &reserve("o", 1_000), 150);
-        let patch = Patch {
-            discount: Some(Some(Some(Discount::Rate(25)))),
-            ..Patch::default()
-        };
-        shop.world.change(1_400, 1_410, Change::Patch(patch));
-        shop.made(4_000, 4_010, 1, &redeem("o", amount), discount);
-        match is_clean {
-            true => shop.is_clean(),
-            false => shop.finds(FindingKind::DiscountDiffers),
-        }
-    }
-}
-
-#[test]
 fn an_order_below_the_minimum_is_a_finding() {
     let mut shop = Shop::new();
     shop.made(1_000, 1_010, 1, &reserve("o", 100), 15);
@@ -239,11 +215,6 @@ fn uses_that_cannot_follow_each_other_are_findings() {
     shop.made(1_000, 1_010, 1, &Step::Revoke { returns: true }, 0);
     shop.is_clean();
     shop.used()[0].shown.order = Some(order("o"));
-    shop.finds(FindingKind::IllegalUse);
-    let mut shop = Shop::new();
-    shop.row(1_000, 1_010, 1, &reserve("o", 1_000), 150);
-    shop.used()[0].shown.hold_until = Some(at(1_005).plus_seconds(HOLD + 1));
-    shop.told(1_000, 1_010, 1, &reserve("o", 1_000), 0, false);
     shop.finds(FindingKind::IllegalUse);
     let mut shop = checkout();
     shop.row(9_000, 9_010, 3, &redeem("o", Some(1_000)), 150);

@@ -9,6 +9,8 @@ use crate::ids::Sequence;
 use crate::rows::{IssuanceRow, OrderFigures, ShownUse, UseKind, UseRow};
 use crate::time::Timestamp;
 
+/// The shortest hold, in microseconds.
+const HOLD_MICROS_MIN: i64 = 1_000_000;
 /// The longest hold, in microseconds.
 const HOLD_MICROS_MAX: i64 = 86_400_000_000;
 
@@ -114,8 +116,6 @@ impl Uses<'_> {
         if shown.kind != UseKind::Reserved {
             return Some("a use that is no reservation has an end of a hold");
         }
-        // A use has at least the time of the use before it, so its time may be later than the clock, and the
-        // hold seem shorter.
         let held = hold_until.as_micros() - shown.at.as_micros();
         let asked = self.facts[index]
             .fresh
@@ -127,10 +127,8 @@ impl Uses<'_> {
                 _ => None,
             });
         match asked.map(|seconds| i64::from(seconds) * 1_000_000) {
-            Some(asked) if held > asked || held < asked - self.tolerance => {
-                Some("the hold is not as long as it was asked for")
-            }
-            _ if held > HOLD_MICROS_MAX || held < 1_000_000 - self.tolerance => {
+            Some(asked) if held != asked => Some("the hold is not as long as it was asked for"),
+            _ if !(HOLD_MICROS_MIN..=HOLD_MICROS_MAX).contains(&held) => {
                 Some("the hold is shorter or longer than holds may be")
             }
             _ => None,

@@ -357,6 +357,10 @@ fn a_clock_that_was_set_back_makes_no_use_older_than_the_one_before() {
     let mut life = Life::new(&[]);
     life.made(100, &reserve("a", 2_000));
     assert_eq!(life.made(50, &redeem("a", None)).at, seconds(100));
+    // A hold is as long as it was asked for, counted from the time that the history shows.
+    life.made(60, &refund("a"));
+    let held = life.made(10, &reserve("b", 2_000));
+    assert_eq!((held.at, held.hold_until), (seconds(100), Some(seconds(160))));
 }
 
 #[test]
