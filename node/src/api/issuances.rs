@@ -256,10 +256,8 @@ pub(super) enum IssuanceName {
 impl IssuanceName {
     /// Reads the name in the path of a request. Fails if it can be neither an id nor a code.
     pub(super) fn read(call: &Call) -> Result<Self, RequestError> {
-        let text = call.parameter();
-        let id = IssuanceId::parse(text).ok();
-        let decoded = percent_decode_str(text).decode_utf8_lossy();
-        match (TypedCode::read(&decoded), id) {
+        let text = percent_decode_str(call.parameter()).decode_utf8_lossy();
+        match (TypedCode::read(&text), IssuanceId::parse(&text).ok()) {
             (Some(code), id) => Ok(Self::Code(code, id)),
             (None, Some(id)) => Ok(Self::Id(id)),
             (None, None) => Err(RequestError::Malformed(

@@ -86,7 +86,8 @@ async fn an_issuance_is_named_by_its_code_wherever_its_id_stands() {
     let spoken = format!("{}-{}-{}", &code[..4], &code[4..8], &code[8..]);
     let spoken = spoken.to_lowercase().replace('0', "o").replace('1', "l");
     let encoded = spoken.replace('-', "%2D");
-    for name in [&code, &spoken, &encoded] {
+    let encoded_id = id.replace('-', "%2d").replace('1', "%31");
+    for name in [&code, &spoken, &encoded, &encoded_id] {
         let path = format!("/v1/issuances/{name}");
         let a = json!({"order_id": "a"});
         for (step, body, state) in [
@@ -175,6 +176,8 @@ async fn a_wrong_code_is_refused_without_a_read_of_the_database() {
         "42",
         "42-0",
         "42-17%20",
+        "42%2D017",
+        "42%252D17",
         "abc-def",
         "%20",
         &"%20".repeat(12),
