@@ -14,13 +14,15 @@ use utoipa::ToSchema;
 use warp::reply::Response;
 
 use super::coupons::{CouponBody, coupon_id};
+use super::error::Error;
 use super::list::{self, WHOLE_NUMBER, cursor, limit};
 use super::uses::{QuoteBody, UseBody};
 use super::{Answer, principal, request_key, set_header, set_replayed};
 use crate::http::call::Call;
-use crate::http::json::{self, Text};
-use crate::http::problem::RequestError;
+use crate::http::json::{self, Checked, Text};
+use crate::http::problem::{FieldError, RequestError};
 use crate::http::query::Query;
+use crate::service::auth::Principal;
 use crate::service::codes::Codes;
 use crate::service::engine::{Issuance, IssueResponse};
 use crate::service::issuance_lists::{IssuanceList, IssuanceListOptions};
@@ -140,14 +142,51 @@ where
     list::response(&list.page, item)
 }
 
-/// The optional body of an issue request.
+/// The optional body of an issue request. If the principal is no user, the body must name one.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct IssueBody {
-    /// The user that gets the coupon, if a service sends the request. The field is parsed only after a check
-    /// that the principal is a service.
+struct IssueBody<const NAMES_USER: bool> {
+    /// The user that gets the coupon, if a service sends the request. Of another principal the field is
+    /// refused whatever it is, so that only the request of a service is checked.
     #[serde(default, deserialize_with = "json::present")]
     user_id: Option<Value>,
+}
+
+/// Becomes the user that the body names.
+impl<const NAMES_USER: bool> Checked for IssueBody<NAMES_USER> {
+    type Value = Option<UserId>;
+
+    fn check(self, errors: &mut Vec<FieldError>) -> Option<UserId> {
+        let user = match self.user_id {
+            Some(user) => user_id(&user).map(Some),
+            None if NAMES_USER => Err("is required, because a key is not a user"),
+            None => Ok(None),
+        };
+        user.unwrap_or_else(|message| {
+            errors.push(FieldError::new("user_id", message));
+            None
+        })
+    }
+}
+
+/// Returns the user that gets the coupon.
+fn receiver(call: &Call, principal: &Principal) -> Result<UserId, Error> {
+    if let Err(not_a_service) = principal.require_service() {
+        return match call.json_or_default::<IssueBody<false>>()?.user_id {
+            Some(_) => Err(not_a_service.into()),
+            None => Ok(principal.require_user()?.clone()),
+        };
+    }
+    let named = match principal.user() {
+        Some(user) => {
+            let named = call.json_checked_or_default::<IssueBody<false>>()?;
+            Some(named.unwrap_or_else(|| user.clone()))
+        }
+        // A service that is a key.
+        None => call.json_checked_or_default::<IssueBody<true>>()?,
+    };
+    // A body that must name a user and does not was refused above.
+    Ok(named.ok_or(service::Error::Internal { applied: Some(false) })?)
 }
 
 /// `POST /v1/coupons/{id}/issuances`
@@ -156,21 +195,7 @@ pub(super) async fn issue(service: &Service, call: &Call) -> Answer {
     principal.require_issuer()?;
     let coupon = coupon_id(call.parameter())?;
     let key = request_key(&call.head)?;
-    let user = match call.json_or_default::<IssueBody>()?.user_id {
-        None => match principal.user() {
-            Some(user) => user.clone(),
-            // A service that is a key.
-            None => {
-                return Err(
-                    RequestError::invalid("user_id", "is required, because a key is not a user").into(),
-                );
-            }
-        },
-        Some(other) => {
-            principal.require_service()?;
-            user_id(&other).map_err(|message| RequestError::invalid("user_id", message))?
-        }
-    };
+    let user = receiver(call, &principal)?;
     let key = key.unwrap_or_else(RequestKey::random);
     let IssueResponse { used, replayed } = service.issue(coupon, user, key, &call.head.span).await?;
     // A coupon may be issued after its end of use, so that a new issuance is expired.

@@ -215,7 +215,7 @@ impl Checked for OrderBody {
 }
 
 /// Takes an issuance away.
-#[derive(Debug, Default, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RevokeBody {
     #[schema(max_length = 500, pattern = "^[^\\u0000]*$")]
@@ -223,6 +223,22 @@ pub(super) struct RevokeBody {
     /// True if another one may be issued instead.
     #[schema(default = false)]
     return_quantity: Option<bool>,
+}
+
+impl Checked for RevokeBody {
+    type Value = Option<Step>;
+
+    fn check(self, errors: &mut Vec<FieldError>) -> Option<Step> {
+        let fits = |reason: &String| reason.chars().count() <= REASON_CHARS_MAX && !reason.contains('\0');
+        if !self.reason.as_ref().is_none_or(fits) {
+            let message = "must have at most 500 characters and no U+0000";
+            errors.push(FieldError::new("reason", message));
+        }
+        Some(Step::Revoke {
+            reason: self.reason,
+            returns: self.return_quantity.unwrap_or(false),
+        })
+    }
 }
 
 fn order(text: Option<String>, errors: &mut Vec<FieldError>) -> Option<OrderId> {
@@ -277,7 +293,13 @@ pub(super) async fn refund(service: &Service, call: &Call) -> Answer {
 /// `POST /v1/issuances/{id}/revoke`
 pub(super) async fn revoke(service: &Service, call: &Call) -> Answer {
     let may_revoke = |_: &Service, principal: &Principal| principal.require_admin().map(|()| None);
-    take(service, call, may_revoke, revocation).await
+    take(
+        service,
+        call,
+        may_revoke,
+        Call::json_checked_or_default::<RevokeBody>,
+    )
+    .await
 }
 
 fn may_use(_: &Service, principal: &Principal) -> Result<Option<UserId>, service::Error> {
@@ -286,19 +308,6 @@ fn may_use(_: &Service, principal: &Principal) -> Result<Option<UserId>, service
 
 fn order_of(call: &Call) -> Result<Option<OrderId>, RequestError> {
     call.json_checked::<OrderBody>()
-}
-
-fn revocation(call: &Call) -> Result<Option<Step>, RequestError> {
-    let body = call.json_or_default::<RevokeBody>()?;
-    let fits = |reason: &String| reason.chars().count() <= REASON_CHARS_MAX && !reason.contains('\0');
-    if !body.reason.as_ref().is_none_or(fits) {
-        let message = "must have at most 500 characters and no U+0000";
-        return Err(RequestError::invalid("reason", message));
-    }
-    Ok(Some(Step::Revoke {
-        reason: body.reason,
-        returns: body.return_quantity.unwrap_or(false),
-    }))
 }
 
 /// Takes a step. A missing right is reported first, then a path that is neither an id nor a code, then a

@@ -80,15 +80,31 @@ impl Call {
     /// Parses an optional body. An empty body counts as an empty object, and so does an empty array, because
     /// PHP writes one for an object without fields.
     pub(crate) fn json_or_default<T: DeserializeOwned + Default>(&self) -> Result<T, RequestError> {
-        let body = self.body()?;
-        if body.is_empty() {
-            return Ok(T::default());
-        }
-        if json::is_empty_array(body) {
-            self.check_form()?;
+        if self.is_without_data()? {
             return Ok(T::default());
         }
         self.json()
+    }
+
+    /// Parses an optional body like [`Self::json_or_default`], and checks its fields.
+    pub(crate) fn json_checked_or_default<T: Checked>(&self) -> Result<T::Value, RequestError> {
+        if self.is_without_data()? {
+            return json::parse_checked::<T>(b"{}");
+        }
+        self.json_checked::<T>()
+    }
+
+    /// True if the body is empty, or an empty array.
+    fn is_without_data(&self) -> Result<bool, RequestError> {
+        let body = self.body()?;
+        if body.is_empty() {
+            return Ok(true);
+        }
+        if json::is_empty_array(body) {
+            self.check_form()?;
+            return Ok(true);
+        }
+        Ok(false)
     }
 
     fn body(&self) -> Result<&Bytes, RequestError> {

@@ -209,6 +209,11 @@ async fn a_wrong_request_is_reported_before_a_wrong_code_as_it_is_before_an_unkn
             ("release", json!({"order_id": "a", "hold": 5}), &["hold"]),
             ("refund", json!({}), &["order_id"]),
             ("revoke", json!({"return_quantity": 1}), &["return_quantity"]),
+            (
+                "revoke",
+                json!({"reason": "x".repeat(501), "return_quantity": 1, "order_id": "a"}),
+                &["order_id", "return_quantity", "reason"],
+            ),
         ] {
             let reply = shop.post(&path, step, body).await;
             match is_name {

@@ -187,6 +187,8 @@ async fn only_services_issue_for_others() {
             .await
             .assert_invalid(&["user_id"]);
     }
+    let wrong = json!({"user_id": "al ice", "count": 2});
+    as_service(wrong).await.assert_invalid(&["count", "user_id"]);
     assert_eq!(as_service(json!({})).await.body["user_id"], "checkout");
     for other in [token("bob", json!({})), token("root", json!({"role": "admin"}))] {
         for user in [json!("bob"), json!("root"), json!("carol"), json!(null)] {
