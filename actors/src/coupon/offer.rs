@@ -33,9 +33,6 @@ pub const METADATA_PAIRS_MAX: usize = 20;
 pub const METADATA_KEY_CHARS_MAX: usize = 40;
 /// Maximum length of a value in a coupon's metadata, in Unicode scalar values.
 pub const METADATA_VALUE_CHARS_MAX: usize = 500;
-/// Maximum length of all keys and values of a coupon's metadata, in bytes. One request cannot carry more, and
-/// several patches must not add up to more.
-pub const METADATA_BYTES_MAX: usize = 16 * 1024;
 /// Maximum amount of money, in the currency's smallest unit.
 pub const AMOUNT_MAX: u64 = crate::ids::ID_MAX;
 

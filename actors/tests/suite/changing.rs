@@ -28,8 +28,13 @@ pub async fn a_coupon_comes_back_as_it_was_made(database: &impl Database) {
     let store = database.store();
     let full = Offer {
         description: Some("'; -- \"\\ \n🎉".repeat(100)),
+        // The longest texts in UTF-8, and the longest once they are written as JSON.
         metadata: (0..20)
-            .map(|pair| (format!("\"{pair}\\ 'k"), "\u{1}가'\"\\".repeat(100)))
+            .map(|pair| match pair {
+                0 => (String::new(), "'\"\\가 ".repeat(100)),
+                _ if pair % 2 == 0 => (format!("{pair:\u{1}>40}"), "\u{1}".repeat(500)),
+                _ => (format!("{pair:🎉>40}"), "🎉".repeat(500)),
+            })
             .collect(),
         discount: Some(Discount::Rate(100)),
         max_discount: Some(actors::coupon::offer::AMOUNT_MAX),

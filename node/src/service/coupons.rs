@@ -20,7 +20,7 @@ use super::{Error, Service, change_log};
 /// so all copies take 10 MiB. If no copy is old, each request for a further coupon reads the store.
 const COUPONS_MAX: usize = 10_000;
 
-/// Maximum number of bytes of all copies of coupons: room for [`COUPONS_MAX`] with usual texts, or for 1,300
+/// Maximum number of bytes of all copies of coupons: room for [`COUPONS_MAX`] with usual texts, or for 600
 /// with the longest description and metadata.
 const COUPONS_BYTES_MAX: usize = 32 * 1024 * 1024;
 

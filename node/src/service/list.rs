@@ -15,7 +15,7 @@ pub(crate) const LIMIT_DEFAULT: u32 = 50;
 pub(crate) const LIMIT_MAX: u32 = 200;
 
 /// Maximum size of a page, unless it has one item: half a mebibyte, which fits into what one address may have
-/// of the least `limits.unsent_bytes_max`. Only texts of administrators, which each item may have 25 KiB of,
+/// of the least `limits.unsent_bytes_max`. Only texts of administrators, which each item may have 80 KiB of,
 /// make a page end before its limit.
 pub(crate) const PAGE_BYTES_MAX: usize = 512 * 1024;
 

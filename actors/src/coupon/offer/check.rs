@@ -1,9 +1,9 @@
 //! What administrators may set.
 
 use super::{
-    AMOUNT_MAX, DESCRIPTION_CHARS_MAX, Discount, METADATA_BYTES_MAX, METADATA_KEY_CHARS_MAX,
-    METADATA_PAIRS_MAX, METADATA_VALUE_CHARS_MAX, Metadata, Offer, PER_USER_LIMIT_MAX, TITLE_CHARS_MAX,
-    TOTAL_QUANTITY_MAX, USE_WITHIN_DAYS_MAX,
+    AMOUNT_MAX, DESCRIPTION_CHARS_MAX, Discount, METADATA_KEY_CHARS_MAX, METADATA_PAIRS_MAX,
+    METADATA_VALUE_CHARS_MAX, Offer, PER_USER_LIMIT_MAX, TITLE_CHARS_MAX, TOTAL_QUANTITY_MAX,
+    USE_WITHIN_DAYS_MAX,
 };
 use crate::coupon::time_zone;
 
@@ -17,15 +17,14 @@ pub struct InvalidField {
 }
 
 /// Every message about a field, so that messages of other nodes are recognised.
-const INVALID_FIELDS: [(&str, &str); 24] = [
+const INVALID_FIELDS: [(&str, &str); 23] = [
     ("title", "must have 1 to 200 characters"),
     ("title", NUL),
     ("description", "must have at most 2000 characters"),
     ("description", NUL),
     ("metadata", "must have at most 20 pairs"),
-    ("metadata", "must have keys of 1 to 40 characters"),
+    ("metadata", "must have keys of at most 40 characters"),
     ("metadata", "must have values of at most 500 characters"),
-    ("metadata", "must have at most 16384 bytes in all"),
     ("metadata", NUL),
     ("discount.value", "must be from 1 to 2^53 - 1"),
     ("discount.value", "must be from 1 to 100 percent"),
@@ -150,22 +149,17 @@ impl Offer {
             "metadata",
             "must have at most 20 pairs",
         );
-        let key_fits = |key: &String| (1..=METADATA_KEY_CHARS_MAX).contains(&key.chars().count());
+        let key_fits = |key: &String| key.chars().count() <= METADATA_KEY_CHARS_MAX;
         must(
             self.metadata.keys().all(key_fits),
             "metadata",
-            "must have keys of 1 to 40 characters",
+            "must have keys of at most 40 characters",
         );
         let value_fits = |value: &String| value.chars().count() <= METADATA_VALUE_CHARS_MAX;
         must(
             self.metadata.values().all(value_fits),
             "metadata",
             "must have values of at most 500 characters",
-        );
-        must(
-            bytes(&self.metadata) <= METADATA_BYTES_MAX,
-            "metadata",
-            "must have at most 16384 bytes in all",
         );
         let mut texts = self.metadata.iter().flat_map(|(key, value)| [key, value]);
         must(!texts.any(|text| text.contains('\0')), "metadata", NUL);
@@ -191,14 +185,10 @@ fn must(errors: &mut Vec<InvalidField>, holds: bool, field: &'static str, messag
     }
 }
 
-fn bytes(metadata: &Metadata) -> usize {
-    metadata.iter().map(|(key, value)| key.len() + value.len()).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::coupon::offer::{DiscountKind, DiscountPatch, OfferPatch};
+    use crate::coupon::offer::{DiscountKind, DiscountPatch, Metadata, OfferPatch};
     use crate::time::Timestamp;
 
     #[test]
@@ -237,7 +227,7 @@ mod tests {
         ] {
             errors.push(patch.apply(None).unwrap_err());
         }
-        assert_eq!(errors.len(), 37);
+        assert_eq!(errors.len(), 35);
         for error in errors {
             assert_eq!(InvalidField::named(error.field, error.message), error);
         }

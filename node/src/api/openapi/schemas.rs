@@ -214,7 +214,7 @@ named_schema! {
 
 named_schema! {
     /// Pairs of texts.
-    MetadataSchema, "Metadata", pairs(SchemaType::new(Type::String), "at most 16 KiB in all")
+    MetadataSchema, "Metadata", pairs(SchemaType::new(Type::String), "for programs of clients")
 }
 
 named_schema! {
@@ -229,9 +229,7 @@ fn pairs(value: SchemaType, description: &str) -> RefOr<Schema> {
             .max_length(Some(most))
             .pattern(Some("^[^\\u0000]*$"))
     };
-    let key = text(METADATA_KEY_CHARS_MAX)
-        .schema_type(Type::String)
-        .min_length(Some(1));
+    let key = text(METADATA_KEY_CHARS_MAX).schema_type(Type::String);
     ObjectBuilder::new()
         .schema_type(Type::Object)
         .description(Some(description))
