@@ -96,10 +96,12 @@ pub enum ChangeRefusal {
     },
     /// The coupon is closed for ever.
     Closed,
-    /// The coupon's quantity would be below the number of issuances already decided.
+    /// The coupon's quantity would be below the number of issuances that are decided and were not given back.
     QuantityBelowIssued {
         /// The number of issuances already decided.
         issued: u64,
+        /// How many of them were given back to the quantity.
+        returned: u64,
     },
     /// The offer would not make sense.
     Invalid(Vec<InvalidField>),
@@ -220,7 +222,9 @@ fn patched(ledger: &Ledger, patch: &OfferPatch) -> Result<Offer, ChangeRefusal> 
     }
     let (issued, returned) = (ledger.last().get(), ledger.uses().counts().returned);
     match offer.total_quantity {
-        Some(total) if total + returned < issued => Err(ChangeRefusal::QuantityBelowIssued { issued }),
+        Some(total) if total + returned < issued => {
+            Err(ChangeRefusal::QuantityBelowIssued { issued, returned })
+        }
         _ => Ok(offer),
     }
 }

@@ -199,11 +199,11 @@ fn change_refused(refusal: ChangeRefusal) -> Response {
         )
         .into_response_with(&Version { version }),
         ChangeRefusal::Closed => closed().into_response(),
-        ChangeRefusal::QuantityBelowIssued { issued } => conflict(
+        ChangeRefusal::QuantityBelowIssued { issued, returned } => conflict(
             "QUANTITY_BELOW_ISSUED",
-            "total_quantity is below the number already issued",
+            "total_quantity is below the number of issuances that were not given back",
         )
-        .into_response_with(&Count { issued }),
+        .into_response_with(&Counts { issued, returned }),
         ChangeRefusal::Invalid(fields) => {
             RequestError::Invalid(fields.into_iter().map(field_error).collect()).into_response()
         }
@@ -326,8 +326,9 @@ struct Quantity {
 }
 
 #[derive(Serialize)]
-struct Count {
+struct Counts {
     issued: u64,
+    returned: u64,
 }
 
 #[derive(Serialize)]

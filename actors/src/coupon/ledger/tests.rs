@@ -243,7 +243,10 @@ fn the_quantity_cannot_fall_below_what_is_decided() {
     };
     assert_eq!(
         judge_change(&ledger, at(0), lower(2), None),
-        refused(ChangeRefusal::QuantityBelowIssued { issued: 3 })
+        refused(ChangeRefusal::QuantityBelowIssued {
+            issued: 3,
+            returned: 0
+        })
     );
     let verdict = judge_change(&ledger, at(0), lower(3), None);
     enter(&mut ledger, verdict);

@@ -311,6 +311,9 @@ pub struct ChangeOutcome {
     /// does not write this field.
     #[prost(uint64, repeated, tag = "9")]
     pub uses: Vec<u64>,
+    /// How many issuances were given back, if the quantity is below what is issued.
+    #[prost(uint64, tag = "10")]
+    pub returned: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

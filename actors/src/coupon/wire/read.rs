@@ -261,7 +261,10 @@ fn change_outcome(outcome: messages::ChangeOutcome) -> Result<ChangeOutcome> {
             version: outcome.version,
         },
         messages::ChangeResult::Closed => ChangeRefusal::Closed,
-        messages::ChangeResult::QuantityBelowIssued => ChangeRefusal::QuantityBelowIssued { issued },
+        messages::ChangeResult::QuantityBelowIssued => ChangeRefusal::QuantityBelowIssued {
+            issued,
+            returned: number(outcome.returned)?,
+        },
         messages::ChangeResult::KeyReused => ChangeRefusal::KeyReused,
         messages::ChangeResult::Invalid => {
             let few = outcome.invalid.len() <= INVALID_MAX;

@@ -157,7 +157,8 @@ fn change_outcome() -> impl Strategy<Value = ChangeOutcome> {
             ChangeRefusal::KeyReused
         ]),
         any::<u64>().prop_map(|version| ChangeRefusal::VersionMismatch { version }),
-        (0..=ID_MAX).prop_map(|issued| ChangeRefusal::QuantityBelowIssued { issued }),
+        (0..=ID_MAX, 0..=ID_MAX)
+            .prop_map(|(issued, returned)| ChangeRefusal::QuantityBelowIssued { issued, returned }),
         (0..9_usize).prop_map(move |count| ChangeRefusal::Invalid(vec![wrong.clone(); count])),
     ];
     let versions = option::of(any::<u64>());

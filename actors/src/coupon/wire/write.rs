@@ -194,8 +194,8 @@ fn change_outcome(outcome: ChangeOutcome) -> messages::ChangeOutcome {
                 messages::ChangeResult::VersionMismatch
             }
             ChangeRefusal::Closed => messages::ChangeResult::Closed,
-            ChangeRefusal::QuantityBelowIssued { issued } => {
-                wire.issued = issued;
+            ChangeRefusal::QuantityBelowIssued { issued, returned } => {
+                (wire.issued, wire.returned) = (issued, returned);
                 messages::ChangeResult::QuantityBelowIssued
             }
             ChangeRefusal::Invalid(fields) => {

@@ -325,7 +325,7 @@ pub(in crate::api) struct PatchBody {
     #[serde(default, deserialize_with = "clearable")]
     #[schema(value_type = Option<MetadataPatchSchema>)]
     metadata: Option<Option<Object<MetadataPatch>>>,
-    /// Not below the number already decided.
+    /// Not below the number already decided, less `returned`.
     #[serde(default, deserialize_with = "numbers::clearable")]
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 1_000_000_000)]
     total_quantity: Option<Option<u64>>,

@@ -80,9 +80,13 @@ fn refusals(codes: &Codes) -> Vec<(service::Error, &'static str, Value)> {
             json!({"version": 3}),
         ),
         (
-            ChangeRefusal::QuantityBelowIssued { issued: 9 }.into(),
+            ChangeRefusal::QuantityBelowIssued {
+                issued: 9,
+                returned: 2,
+            }
+            .into(),
             "QUANTITY_BELOW_ISSUED",
-            json!({"issued": 9}),
+            json!({"issued": 9, "returned": 2}),
         ),
     ]
 }

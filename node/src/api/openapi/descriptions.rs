@@ -57,7 +57,7 @@ pub(super) fn operation(name: &str) -> &'static str {
         }
         "patch_coupon" => {
             "Fields that are absent stay as they are, and so do pairs of `metadata`. `per_user_limit` and \
-             `status` cannot be patched. `total_quantity` cannot go below the number issued. After \
+             `status` cannot be patched. `total_quantity` cannot go below `issued` less `returned`. After \
              `OUTCOME_UNKNOWN`, the same `Idempotency-Key` tells what became of the change."
         }
         "pause_coupon" | "resume_coupon" | "close_coupon" => {

@@ -39,6 +39,7 @@ enum Extra {
     ServerTime,
     TotalQuantity,
     Issued,
+    Returned,
     Version,
     Use,
     /// A use that only administrators and services see.
@@ -117,8 +118,8 @@ pub(super) const KINDS: &[ProblemKind] = &[
     kind(
         "QUANTITY_BELOW_ISSUED",
         409,
-        "total_quantity is below the number already decided",
-        &[Extra::Issued],
+        "total_quantity is below the number already decided, without those that were given back",
+        &[Extra::Issued, Extra::Returned],
     ),
     kind("REVOKED", 409, "the issuance was revoked", &[]),
     kind(
@@ -311,6 +312,7 @@ impl Extra {
             Self::ServerTime => "server_time",
             Self::TotalQuantity => "total_quantity",
             Self::Issued => "issued",
+            Self::Returned => "returned",
             Self::Version => "version",
             Self::Use | Self::UseIfAny => "use",
             Self::HoldUntil => "hold_until",
@@ -331,6 +333,7 @@ impl Extra {
             Self::ServerTime => json!("2026-11-26T23:59:59.000000Z"),
             Self::TotalQuantity => json!(500),
             Self::Issued => json!(17),
+            Self::Returned => json!(1),
             Self::Version => json!(2),
             Self::Use | Self::UseIfAny => examples::latest_use(),
             Self::HoldUntil => json!("2026-11-28T12:15:00.000000Z"),
@@ -350,10 +353,12 @@ impl Extra {
                     .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
                     .into()
             }
-            Self::TotalQuantity | Self::Issued | Self::Version | Self::MinOrderAmount => ObjectBuilder::new()
-                .schema_type(Type::Integer)
-                .minimum(Some(0))
-                .into(),
+            Self::TotalQuantity | Self::Issued | Self::Returned | Self::Version | Self::MinOrderAmount => {
+                ObjectBuilder::new()
+                    .schema_type(Type::Integer)
+                    .minimum(Some(0))
+                    .into()
+            }
         }
     }
 }
