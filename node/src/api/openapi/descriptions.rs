@@ -160,7 +160,9 @@ fn of_a_use(name: &str) -> &'static str {
         }
         "redeem_issuance" => {
             "`order_amount` may be absent if the order holds the issuance. A hold that began before the end \
-             of use may be redeemed after it."
+             of use may be redeemed after it. 200 means that the issuance is used for this order only if \
+             `state` is `redeemed` and `use.order_id` is this order: a late retry of an order that was \
+             refunded is answered 200 with `Idempotent-Replayed: true`, and redeems nothing."
         }
         "release_issuance" => {
             "Users may release what is theirs if `coupon.user_may_reserve` is set; `x-allowed` names them \
