@@ -168,7 +168,9 @@ impl Service {
 
     /// Reads a coupon, at most [`super::copies::AGE_MAX`] old. It shows at least what this node has issued,
     /// and never more than its quantity. A copy with a quantity below what is issued is older than a change
-    /// that another node has answered, so it is read again.
+    /// that another node has answered, so it is read again. So is a coupon whose issuances were used, because
+    /// all counts must be of one moment. If the copy shows no use, there may have been one since through
+    /// another node; reading again for that would be a read for almost every request while coupons are issued.
     pub(crate) async fn coupon(&self, id: CouponId) -> Result<CouponView, Error> {
         let engine = self.engine()?;
         let read = || {
@@ -184,6 +186,11 @@ impl Service {
                 .ok_or(Refusal::UnknownCoupon)?;
             reads += 1;
             let issued = view.issued.max(Sequence::new(issued));
+            if issued > view.issued && view.uses != UseCounts::default() {
+                let reading = self.await_read(self.copies.coupons.get_new(id, read));
+                let (view, _) = reading.await?.ok_or(Refusal::UnknownCoupon)?;
+                return Ok(CouponView::clone(&view));
+            }
             let total = view.coupon.offer.total_quantity;
             let seen = CouponView {
                 coupon: view.coupon.clone(),

@@ -2,8 +2,10 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 
-use crate::support::send;
+use crate::support::{LIMIT, send};
 use crate::uses::{Shop, assert_taken, order};
 
 #[tokio::test]
@@ -72,7 +74,10 @@ async fn a_revocation_may_give_back_to_the_quantity_and_a_sold_out_coupon_is_iss
     assert_eq!(listed["items"][0]["id"], shop.coupon);
     let below = shop.node.patch(shop.coupon, json!({"total_quantity": 1})).await;
     below.assert_refused(409, "QUANTITY_BELOW_ISSUED");
-    assert_eq!((&below.body["issued"], &below.body["returned"]), (&json!(3), &json!(1)));
+    assert_eq!(
+        (&below.body["issued"], &below.body["returned"]),
+        (&json!(3), &json!(1))
+    );
     assert_eq!(
         shop.node
             .patch(shop.coupon, json!({"total_quantity": 3}))
@@ -91,6 +96,39 @@ async fn a_revocation_may_give_back_to_the_quantity_and_a_sold_out_coupon_is_iss
         .issue("eve", shop.coupon)
         .await
         .assert_refused(409, "SOLD_OUT");
+}
+
+/// A copy of the coupon may be older than what this node has issued since, and another node may have had an
+/// issuance given back meanwhile.
+#[tokio::test]
+async fn the_counts_of_a_coupon_are_of_one_moment_although_its_copy_is_older_than_an_issuance() {
+    let shop = Shop::open(json!({"total_quantity": 9})).await;
+    let (alice, _) = (shop.issue("alice").await, shop.issue("bob").await);
+    let returned = shop
+        .post(&alice, "revoke", json!({"return_quantity": true}))
+        .await;
+    assert_taken(&returned, "revoked", false);
+    let path = format!("/v1/coupons/{}", shop.coupon);
+    let counts = async || {
+        let body = shop.node.get(&path).await.body;
+        ["issued", "returned", "remaining"].map(|count| body[count].as_u64().unwrap())
+    };
+    assert_eq!(counts().await, [2, 1, 8]);
+    let options = SqliteConnectOptions::new().filename(shop.node.database());
+    let mut shell = options.busy_timeout(LIMIT).connect().await.unwrap();
+    let use_by_another_node = format!(
+        "INSERT INTO uses (coupon_id, use_sequence, sequence, kind, returns, author, used_at, reserved, redeemed,
+                           revoked, returned)
+         VALUES ({}, 2, 2, 'revoked', 1, 'key:shop', 1700000000000000, 0, 0, 2, 2)",
+        shop.coupon
+    );
+    sqlx::raw_sql(AssertSqlSafe(use_by_another_node))
+        .execute(&mut shell)
+        .await
+        .unwrap();
+    shell.close().await.unwrap();
+    shop.issue("carol").await;
+    assert_eq!(counts().await, [3, 2, 8]);
 }
 
 #[tokio::test]
