@@ -1,6 +1,6 @@
 //! `GET /v1/coupons/{id}/statistics`: how often something happened, in all and by time.
 
-use actors::coupon::rows::{BUCKETS_MAX, StatisticsCounts};
+use actors::coupon::rows::StatisticsCounts;
 use actors::ids::ID_MAX;
 use actors::time::Timestamp;
 use http::StatusCode;
@@ -38,9 +38,12 @@ pub(super) struct StatisticsBody {
     #[schema(value_type = String, format = DateTime)]
     as_of: Text<Timestamp>,
     total: TallyBody,
-    /// By time; buckets in which nothing happened are left out.
+    /// By time; buckets in which nothing happened are left out. Of more than 1,000, the newest 1,000.
     #[schema(max_items = 1000)]
     buckets: Vec<TallyBody>,
+    /// If earlier buckets are left out: a request with this `to` has them. Else null.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    next_to: Option<Text<Timestamp>>,
 }
 
 /// How often something happened. A use counts even if another one followed.
@@ -113,6 +116,7 @@ impl StatisticsBody {
             as_of: Text(*as_of),
             total: statistics.total().into(),
             buckets: buckets.collect(),
+            next_to: statistics.first_after_dropped().and_then(begin).map(Text),
         }
     }
 }
@@ -152,13 +156,6 @@ pub(super) async fn read(service: &Service, call: &Call) -> Answer {
         to,
     };
     let computed = service.statistics(call.head.client, query).await?;
-    if computed.statistics.is_too_long {
-        let message = format!(
-            "has more than {BUCKETS_MAX} buckets in which something happened; take a longer bucket, or a shorter \
-             time with from and to"
-        );
-        return Err(RequestError::invalid("bucket", message).into());
-    }
     let body = StatisticsBody::new(&query, bucket_seconds, &computed);
     Ok(json::response(StatusCode::OK, &body))
 }

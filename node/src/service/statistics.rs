@@ -21,8 +21,8 @@ use super::{Error, Service};
 /// Maximum age of an answer.
 const AGE_MAX: Duration = Duration::from_secs(5);
 
-/// Maximum number of computations that are kept. Each has at most some thousand buckets, which take about
-/// 300 KiB, so all take less than 20 MiB.
+/// Maximum number of computations that are kept. Each and its answer have at most 1,000 buckets, which take
+/// about 130 KiB, so all take less than 20 MiB.
 const KEPT_MAX: usize = 64;
 
 /// Number of computations that run at the same time. More would only delay each other, because their steps
@@ -32,7 +32,7 @@ const COMPUTATIONS_MAX: usize = 1;
 /// Statistics as they are shown.
 #[derive(Debug)]
 pub(crate) struct CouponStatistics {
-    /// The statistics. Some buckets are missing if `is_too_long`.
+    /// The statistics.
     pub(crate) statistics: Statistics,
     /// The time of the snapshot from which they were computed.
     pub(crate) as_of: Timestamp,
@@ -122,7 +122,7 @@ impl Computation {
             .map_err(|_closed| too_long())?;
         let (started, snapshot) = (Instant::now(), snapshots.join(engine).await?);
         so_far.is_complete = false;
-        while !so_far.is_complete && !so_far.is_too_long {
+        while !so_far.is_complete {
             if started.elapsed() >= FRUITLESS_TIME_MAX {
                 return Err(too_long());
             }
@@ -136,9 +136,6 @@ impl Computation {
             statistics: so_far.clone(),
             as_of: snapshot.now(),
         });
-        if so_far.is_too_long {
-            *so_far = Statistics::default();
-        }
         *lock(&self.answer) = Some((Arc::clone(&answer), begun));
         Ok(Some(answer))
     }

@@ -9,15 +9,11 @@ use crate::store::Result;
 use crate::store::columns::{StoredRow, number, readable};
 use crate::time::Timestamp;
 
-/// Maximum number of buckets: as many as a chart shows.
+/// Maximum number of buckets, of which the newest are shown: as many as a chart shows.
 pub const BUCKETS_MAX: usize = 1_000;
 
 /// Number of rows that one step reads: few enough that no step takes longer than some milliseconds.
 pub(crate) const ROWS_MAX: u64 = 10_000;
-
-/// Maximum number of groups that one step returns. Each kind of use is a group in its bucket, so with this
-/// many there are more than [`BUCKETS_MAX`] buckets.
-pub(crate) const GROUPS_MAX: u32 = 5 * (BUCKETS_MAX as u32 + 1);
 
 /// Number of bits by which the sum of discounts is divided into two, so that no sum of a step overflows.
 const LOW_BITS: u32 = 26;
@@ -59,15 +55,18 @@ pub struct StatisticsCounts {
 /// The statistics of a coupon up to the rows that were read so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Statistics {
-    /// By the number of the bucket since 1970; only buckets in which something happened.
+    /// By the number of the bucket since 1970; only buckets in which something happened, and of these the
+    /// newest [`BUCKETS_MAX`].
     pub buckets: BTreeMap<i64, StatisticsCounts>,
+    /// The sum of the buckets that were dropped because newer ones are too many.
+    dropped: StatisticsCounts,
+    /// The newest bucket that was dropped.
+    dropped_up_to: Option<i64>,
     /// The sequence of the last issuance that was read, and the number of the last use.
     issued: u64,
     used: u64,
     /// True once all rows are read.
     pub is_complete: bool,
-    /// True if there are more than [`BUCKETS_MAX`] buckets. Then some are missing.
-    pub is_too_long: bool,
 }
 
 /// The rows that one step reads: those after a number, up to another.
@@ -86,20 +85,18 @@ impl StatisticsQuery {
 }
 
 impl Statistics {
-    /// Returns the sum of all buckets.
+    /// Returns the sum of all buckets, with those that were dropped.
     pub fn total(&self) -> StatisticsCounts {
         self.buckets
             .values()
-            .fold(StatisticsCounts::default(), |sum, counts| StatisticsCounts {
-                issued: sum.issued + counts.issued,
-                reserved: sum.reserved + counts.reserved,
-                redeemed: sum.redeemed + counts.redeemed,
-                released: sum.released + counts.released,
-                refunded: sum.refunded + counts.refunded,
-                revoked: sum.revoked + counts.revoked,
-                discount_given: sum.discount_given + counts.discount_given,
-                discount_refunded: sum.discount_refunded + counts.discount_refunded,
-            })
+            .copied()
+            .fold(self.dropped, StatisticsCounts::plus)
+    }
+
+    /// Returns the first bucket that is there, if earlier ones were dropped.
+    pub fn first_after_dropped(&self) -> Option<i64> {
+        self.dropped_up_to?;
+        self.buckets.keys().next().copied()
     }
 
     /// Returns which rows the next step reads, at most [`ROWS_MAX`]; `None` if all are read. `row` has the
@@ -121,7 +118,7 @@ impl Statistics {
     /// `number`, `high` and `low`.
     pub(crate) fn add<R: StoredRow>(&mut self, range: StatisticsRange, rows: &[R]) -> Result<()> {
         for row in rows {
-            let counts = self.buckets.entry(row.integer("bucket")?).or_default();
+            let counts = self.counts_of(row.integer("bucket")?);
             let count: u64 = number(row, "number")?;
             match range {
                 StatisticsRange::Issuances(..) => counts.issued += count,
@@ -136,12 +133,40 @@ impl Statistics {
             StatisticsRange::Issuances(_, last) => self.issued = last,
             StatisticsRange::Uses(_, last) => self.used = last,
         }
-        self.is_too_long = self.buckets.len() > BUCKETS_MAX;
+        while self.buckets.len() > BUCKETS_MAX
+            && let Some((bucket, counts)) = self.buckets.pop_first()
+        {
+            self.dropped = self.dropped.plus(counts);
+            self.dropped_up_to = Some(bucket);
+        }
         Ok(())
+    }
+
+    /// Returns the counts to which what happened in this bucket is added. A bucket that was dropped does not
+    /// come back, because it would lack what was counted before.
+    fn counts_of(&mut self, bucket: i64) -> &mut StatisticsCounts {
+        if self.dropped_up_to.is_some_and(|last| bucket <= last) {
+            &mut self.dropped
+        } else {
+            self.buckets.entry(bucket).or_default()
+        }
     }
 }
 
 impl StatisticsCounts {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            issued: self.issued + other.issued,
+            reserved: self.reserved + other.reserved,
+            redeemed: self.redeemed + other.redeemed,
+            released: self.released + other.released,
+            refunded: self.refunded + other.refunded,
+            revoked: self.revoked + other.revoked,
+            discount_given: self.discount_given + other.discount_given,
+            discount_refunded: self.discount_refunded + other.discount_refunded,
+        }
+    }
+
     fn add(&mut self, kind: UseKind, number: u64, discount: u128) {
         match kind {
             UseKind::Reserved => self.reserved += number,

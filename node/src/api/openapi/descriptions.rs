@@ -132,9 +132,9 @@ fn of_a_list(name: &str) -> &'static str {
              `expand=coupon` its `coupon`. All that a page shows is of one moment."
         }
         "coupon_statistics" => {
-            "Counted from rows: each issuance when it was issued, and each use when it happened. With more \
-             than 1,000 buckets in which something happened the request is refused: take a longer `bucket`, \
-             or a shorter time with `from` and `to`."
+            "Counted from rows: each issuance when it was issued, and each use when it happened. Of more \
+             than 1,000 buckets in which something happened, `buckets` has the newest; `total` counts all. \
+             The same request with `next_to` as `to` has the earlier ones."
         }
         "user_issuances" => {
             "For support and for a shop's own pages. Users have `GET /v1/me/issuances`, which says what the \

@@ -91,7 +91,8 @@ fn statistics() -> Value {
         "to": null,
         "as_of": "2026-11-27T12:00:00.000000Z",
         "total": total,
-        "buckets": [bucket]
+        "buckets": [bucket],
+        "next_to": null
     })
 }
 

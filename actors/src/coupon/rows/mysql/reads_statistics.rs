@@ -2,9 +2,7 @@
 
 use sqlx::MySqlConnection;
 
-use crate::coupon::rows::statistics::{
-    GROUPS_MAX, Statistics, StatisticsQuery, StatisticsRange, use_statistics_columns,
-};
+use crate::coupon::rows::statistics::{Statistics, StatisticsQuery, StatisticsRange, use_statistics_columns};
 use crate::store::Result;
 use crate::store::columns::integer;
 use crate::store::mysql::error::on_read;
@@ -20,14 +18,14 @@ SELECT COALESCE((SELECT i.sequence FROM issuances AS i FORCE INDEX FOR ORDER BY 
 const ISSUANCES: &str = "
 SELECT issued_at DIV ? AS bucket, COUNT(*) AS number FROM issuances FORCE INDEX (PRIMARY)
  WHERE coupon_id = ? AND sequence > ? AND sequence <= ? AND issued_at >= ? AND issued_at < ?
- GROUP BY bucket LIMIT ?";
+ GROUP BY bucket";
 
 const USES: &str = concat!(
     "SELECT used_at DIV ? AS bucket, ",
     use_statistics_columns!("SIGNED"),
     " FROM uses FORCE INDEX (PRIMARY)
  WHERE coupon_id = ? AND use_sequence > ? AND use_sequence <= ? AND used_at >= ? AND used_at < ?
- GROUP BY bucket, kind LIMIT ?"
+ GROUP BY bucket, kind"
 );
 
 /// Takes one step of a computation; `None` if the coupon does not exist.
@@ -56,7 +54,6 @@ pub(crate) async fn statistics(
         .bind(integer(up_to))
         .bind(from)
         .bind(to)
-        .bind(GROUPS_MAX)
         .fetch_all(connection)
         .await
         .map_err(on_read)?;

@@ -2,9 +2,7 @@
 
 use sqlx::SqliteConnection;
 
-use crate::coupon::rows::statistics::{
-    GROUPS_MAX, Statistics, StatisticsQuery, StatisticsRange, use_statistics_columns,
-};
+use crate::coupon::rows::statistics::{Statistics, StatisticsQuery, StatisticsRange, use_statistics_columns};
 use crate::store::Result;
 use crate::store::columns::integer;
 use crate::store::sqlite::error::on_read;
@@ -17,14 +15,14 @@ SELECT coalesce((SELECT max(sequence) FROM issuances WHERE coupon_id = c.id), 0)
 const ISSUANCES: &str = "
 SELECT issued_at / ?1 AS bucket, COUNT(*) AS number FROM issuances
  WHERE coupon_id = ?2 AND sequence > ?3 AND sequence <= ?4 AND issued_at >= ?5 AND issued_at < ?6
- GROUP BY 1 LIMIT ?7";
+ GROUP BY 1";
 
 const USES: &str = concat!(
     "SELECT used_at / ?1 AS bucket, ",
     use_statistics_columns!("INTEGER"),
     " FROM uses
  WHERE coupon_id = ?2 AND use_sequence > ?3 AND use_sequence <= ?4 AND used_at >= ?5 AND used_at < ?6
- GROUP BY 1, kind LIMIT ?7"
+ GROUP BY 1, kind"
 );
 
 /// Takes one step of a computation; `None` if the coupon does not exist.
@@ -53,7 +51,6 @@ pub(crate) async fn statistics(
         .bind(integer(up_to))
         .bind(from)
         .bind(to)
-        .bind(GROUPS_MAX)
         .fetch_all(connection)
         .await
         .map_err(on_read)?;
