@@ -146,8 +146,8 @@ where
         self.get_if_admitted(key, || Ok(read())).await
     }
 
-    /// Like [`Self::get`], but returns the result of a read that began after this call. Calls at the same time
-    /// share it.
+    /// Like [`Self::get`], but returns the result of a read that began after this call. Calls at the same
+    /// time share it.
     pub(crate) async fn get_new<R>(
         &self,
         key: K,

@@ -170,7 +170,8 @@ impl Service {
     /// and never more than its quantity. A copy with a quantity below what is issued is older than a change
     /// that another node has answered, so it is read again. So is a coupon whose issuances were used, because
     /// all counts must be of one moment. If the copy shows no use, there may have been one since through
-    /// another node; reading again for that would be a read for almost every request while coupons are issued.
+    /// another node; reading again for that would be a read for almost every request while coupons are
+    /// issued.
     pub(crate) async fn coupon(&self, id: CouponId) -> Result<CouponView, Error> {
         let engine = self.engine()?;
         let read = || {

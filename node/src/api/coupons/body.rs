@@ -64,7 +64,8 @@ pub(in crate::api) struct CouponBody<'a> {
     /// Null: unlimited.
     #[schema(required, minimum = 0)]
     remaining: Option<u64>,
-    /// How many of the issued are reserved. A hold that has lapsed counts until something else happens.
+    /// How many have a reservation as their latest use. A hold that has lapsed counts until the issuance is
+    /// used again or revoked, and for ever once it has expired.
     #[schema(minimum = 0)]
     reserved: u64,
     #[schema(minimum = 0)]
