@@ -6,7 +6,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 
 use crate::support::{LIMIT, send};
-use crate::uses::{Shop, assert_taken, order};
+use crate::uses::{Shop, UNKNOWN, assert_taken, each_step, order};
 
 #[tokio::test]
 async fn a_quote_says_what_a_reservation_fixes_and_stores_nothing() {
@@ -199,7 +199,6 @@ fn names_users(document: &Value, step: &str) -> (bool, bool) {
 
 #[tokio::test]
 async fn users_use_nothing_unless_they_may_reserve_and_then_only_what_is_theirs() {
-    let steps = ["reserve", "redeem", "release", "refund", "revoke"];
     for may_reserve in [false, true] {
         let keys: &[_] = if may_reserve {
             &[("coupon.user_may_reserve", "true")]
@@ -213,12 +212,7 @@ async fn users_use_nothing_unless_they_may_reserve_and_then_only_what_is_theirs(
             let request = shop.node.request(Method::POST, &format!("{path}/{step}"));
             send(request.header("X-User-Id", user).json(body)).await
         };
-        for step in steps {
-            let body = match step {
-                "reserve" => order("a", 20_000),
-                "revoke" => json!({}),
-                _ => json!({"order_id": "a"}),
-            };
+        for (step, body) in each_step("a") {
             let anonymous = shop.node.request(Method::POST, &format!("{path}/{step}"));
             send(anonymous.json(&body))
                 .await
@@ -232,6 +226,12 @@ async fn users_use_nothing_unless_they_may_reserve_and_then_only_what_is_theirs(
             post("bob", step, &body)
                 .await
                 .assert_refused(404, "UNKNOWN_ISSUANCE");
+            for unknown in UNKNOWN {
+                let request = shop.node.request(Method::POST, &format!("{unknown}/{step}"));
+                send(request.header("X-User-Id", "alice").json(&body))
+                    .await
+                    .assert_refused(404, "UNKNOWN_ISSUANCE");
+            }
             assert_eq!(post("alice", step, &body).await.status, 200);
         }
         let quote = format!("{path}/quote?order_amount=20000");

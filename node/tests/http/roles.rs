@@ -148,40 +148,60 @@ async fn answer(request: RequestBuilder) -> Answer {
     }
 }
 
+/// True if users may do this where `coupon.user_may_reserve` says so.
+fn is_reserving(name: &str) -> bool {
+    ["reserve_issuance", "release_issuance"].contains(&name)
+}
+
 #[tokio::test]
 async fn every_role_may_call_the_operations_that_the_table_says_and_no_others() {
     let directory = tempfile::tempdir().unwrap();
     let roles = &PRINCIPALS[3..];
     let text: String = roles.iter().map(|role| keys::entry(role, role)).collect();
     let file = keys::write(directory.path(), &text);
-    let node = TestNode::start_with(&[("auth.keys_file", file.to_str().unwrap())]).await;
-    let mut left: BTreeSet<&str> = TABLE.iter().map(|(name, _)| *name).collect();
-    for operation in operations(&node).await {
-        let (name, row) = TABLE
-            .iter()
-            .find(|(name, _)| *name == operation.name)
-            .unwrap_or_else(|| panic!("{} has no row in the table", operation.name));
-        left.remove(name);
-        let mut allowed = BTreeSet::new();
-        for (principal, expected) in PRINCIPALS.into_iter().zip(row) {
-            let request = request(&node, &operation, principal).await;
-            let request = match principal {
-                "" => request,
-                "user" => request.header("X-User-Id", "alice"),
-                "admin" => request.bearer_auth(ADMIN_TOKEN),
-                role => request.bearer_auth(keys::secret(role)),
-            };
-            assert_eq!(answer(request).await, *expected, "{name} as {principal:?}");
-            if *expected == Answer::Allowed {
-                allowed.insert(if principal.is_empty() { "anyone" } else { principal }.to_owned());
+    for may_reserve in ["false", "true"] {
+        let keys = [
+            ("auth.keys_file", file.to_str().unwrap()),
+            ("coupon.user_may_reserve", may_reserve),
+        ];
+        let node = TestNode::start_with(&keys).await;
+        let mut left: BTreeSet<&str> = TABLE.iter().map(|(name, _)| *name).collect();
+        for operation in operations(&node).await {
+            let (name, row) = TABLE
+                .iter()
+                .find(|(name, _)| *name == operation.name)
+                .unwrap_or_else(|| panic!("{} has no row in the table", operation.name));
+            left.remove(name);
+            let mut row = *row;
+            if may_reserve == "true" && is_reserving(name) {
+                row[1] = Yes;
             }
+            is_answered_to_each(&node, &operation, row).await;
         }
-        if allowed.contains("anyone") {
-            allowed = BTreeSet::from(["anyone".to_owned()]);
-        }
-        assert_eq!(operation.allowed, allowed, "x-allowed of {name}");
+        assert!(left.is_empty(), "the document lacks {left:?}");
     }
-    assert!(left.is_empty(), "the document lacks {left:?}");
+}
+
+/// Checks what each principal gets, and what the document says of that.
+async fn is_answered_to_each(node: &TestNode, operation: &Operation, row: [Answer; 6]) {
+    let (name, mut allowed) = (&operation.name, BTreeSet::new());
+    for (principal, expected) in PRINCIPALS.into_iter().zip(row) {
+        let request = request(node, operation, principal).await;
+        let request = match principal {
+            "" => request,
+            "user" => request.header("X-User-Id", "alice"),
+            "admin" => request.bearer_auth(ADMIN_TOKEN),
+            role => request.bearer_auth(keys::secret(role)),
+        };
+        assert_eq!(answer(request).await, expected, "{name} as {principal:?}");
+        if expected == Answer::Allowed {
+            allowed.insert(if principal.is_empty() { "anyone" } else { principal }.to_owned());
+        }
+    }
+    if allowed.contains("anyone") {
+        allowed = BTreeSet::from(["anyone".to_owned()]);
+    }
+    assert_eq!(operation.allowed, allowed, "x-allowed of {name}");
 }
 
 /// A token of a user with a role is both: what users may, and what the role may.

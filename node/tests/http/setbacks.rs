@@ -1,7 +1,7 @@
 //! Responses when nothing can be decided: another program holds the lock of the database, or another node
 //! owns the shards.
 
-use reqwest::Method;
+use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use sqlx::ConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
@@ -11,6 +11,7 @@ use testkit::prometheus::value;
 
 use crate::process::Serving;
 use crate::support::{ADMIN_TOKEN, Reply, TestNode, send};
+use crate::uses::assert_taken;
 
 /// Makes a connection of another program to the node's database.
 async fn other_program(node: &TestNode) -> SqliteConnection {
@@ -69,6 +70,13 @@ pub fn assert_setback(reply: &Reply, code: &str, applied: Option<bool>) {
         (1..=60).contains(&reply.header("retry-after").parse::<u32>().unwrap()),
         "{reply:?}"
     );
+}
+
+/// Returns a request to redeem the first issuance of a coupon.
+fn redeem_request(node: &TestNode, coupon: u64) -> RequestBuilder {
+    let path = format!("/v1/issuances/{coupon}-1/redeem");
+    let order = json!({"order_id": "a", "order_amount": 5});
+    node.admin(Method::POST, &path).json(&order)
 }
 
 async fn reasons(node: &TestNode) -> Vec<String> {
@@ -172,6 +180,7 @@ async fn a_request_to_a_full_queue_is_answered_at_once() {
     let node = TestNode::start_with(&[("limits.requests_max", "1"), ("http.deadline", "5s")]).await;
     let id = node.coupon(json!({})).await;
     assert_eq!(node.issue("early", id).await.status, 201);
+    let redeem = || send(redeem_request(&node, id));
     let other = lock(&node).await;
     // One of the two is admitted and waits; the other is refused at once.
     let mut asked = [
@@ -189,8 +198,10 @@ async fn a_request_to_a_full_queue_is_answered_at_once() {
         "OVERLOADED",
         Some(false),
     );
+    assert_setback(&redeem().await, "OVERLOADED", Some(false));
     unlock(other).await;
     assert_eq!(held.await.unwrap().status, 201);
+    assert_taken(&redeem().await, "redeemed", false);
     assert_eq!(node.patch(id, json!({"title": "New"})).await.status, 200);
 }
 
@@ -216,11 +227,14 @@ async fn a_request_for_a_coupon_of_another_node_is_answered_owner_moving() {
         "OWNER_MOVING",
         Some(false),
     );
+    let redeem = || send(redeem_request(&node, id));
+    assert_setback(&redeem().await, "OWNER_MOVING", Some(false));
     // The other node does not beat: it is ended, and its shards are claimed.
     eventually("the shard is back", async || {
         node.issue("alice", id).await.status == 201
     })
     .await;
+    assert_taken(&redeem().await, "redeemed", false);
     let request = node.admin(Method::GET, "/v1/cluster");
     let nodes = send(request).await.body["nodes"].clone();
     assert!(
@@ -334,11 +348,8 @@ async fn a_use_of_unknown_outcome_is_told_by_the_same_step_and_not_by_a_key() {
     let node = TestNode::start_with(&[("http.deadline", "500ms")]).await;
     let id = node.coupon(json!({})).await;
     let issued = node.issue("alice", id).await;
-    let path = format!("/v1/issuances/{}/redeem", issued.body["id"].as_str().unwrap());
-    let redeem = || {
-        let order = json!({"order_id": "a", "order_amount": 5});
-        send(node.admin(Method::POST, &path).json(&order))
-    };
+    assert_eq!(issued.status, 201);
+    let redeem = || send(redeem_request(&node, id));
     let lock = lock(&node).await;
     let reply = redeem().await;
     assert_setback(&reply, "OUTCOME_UNKNOWN", None);

@@ -3,6 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::keys;
 use crate::support::{Reply, TestNode, send};
 
 /// A node with one coupon: 15 percent off, at most 5,000, on orders of at least 10,000.
@@ -37,6 +38,12 @@ impl Shop {
         send(request.json(&body)).await
     }
 
+    /// Takes a step with a key that [`keys::entry`] made.
+    pub async fn post_as(&self, key: &str, path: &str, step: &str, body: Value) -> Reply {
+        let request = self.node.request(Method::POST, &format!("{path}/{step}"));
+        send(request.bearer_auth(keys::secret(key)).json(&body)).await
+    }
+
     pub async fn coupon(&self) -> Value {
         let path = format!("/v1/coupons/{}", self.coupon);
         // A copy may be up to a second old.
@@ -47,6 +54,21 @@ impl Shop {
 
 pub fn order(id: &str, amount: u64) -> Value {
     json!({"order_id": id, "order_amount": amount})
+}
+
+/// Paths of issuances that do not exist: of a coupon, and of no coupon.
+pub const UNKNOWN: [&str; 2] = ["/v1/issuances/1-999", "/v1/issuances/999-1"];
+
+/// Returns each step that an order may take, with its body, and at last a revocation.
+pub fn each_step(order_id: &str) -> [(&'static str, Value); 5] {
+    let bare = json!({"order_id": order_id});
+    [
+        ("reserve", order(order_id, 20_000)),
+        ("redeem", order(order_id, 20_000)),
+        ("release", bare.clone()),
+        ("refund", bare),
+        ("revoke", json!({})),
+    ]
 }
 
 #[track_caller]
@@ -268,13 +290,7 @@ async fn an_issuance_that_an_order_has_is_refused_to_others() {
     let shop = Shop::open(json!({})).await;
     let path = shop.issue("alice").await;
     let reserved = shop.post(&path, "reserve", order("a", 20_000)).await.body;
-    let others = [
-        ("reserve", order("b", 20_000)),
-        ("redeem", order("b", 20_000)),
-        ("release", json!({"order_id": "b"})),
-        ("refund", json!({"order_id": "b"})),
-        ("revoke", json!({})),
-    ];
+    let others = each_step("b");
     for (step, body) in others.clone() {
         let reply = shop.post(&path, step, body).await;
         reply.assert_refused(409, "RESERVED");
@@ -300,6 +316,50 @@ async fn an_issuance_that_an_order_has_is_refused_to_others() {
         uses["items"].as_array().unwrap().last().unwrap()["reason"],
         "가 fraud"
     );
+}
+
+#[tokio::test]
+async fn a_service_takes_every_step_of_orders_and_is_told_what_refuses_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = keys::write(directory.path(), &keys::entry("till", "service"));
+    let shop = Shop::open_with(json!({}), &[("auth.keys_file", file.to_str().unwrap())]).await;
+    let path = shop.issue("alice").await;
+    let post = async |path: &str, step: &str, body: Value| shop.post_as("till", path, step, body).await;
+    let a = json!({"order_id": "a"});
+    for (step, body, state) in [
+        ("reserve", order("a", 20_000), "reserved"),
+        ("release", a.clone(), "issued"),
+        ("redeem", order("a", 20_000), "redeemed"),
+    ] {
+        for replayed in [false, true] {
+            assert_taken(&post(&path, step, body.clone()).await, state, replayed);
+        }
+    }
+    for (step, body) in each_step("b").into_iter().take(4) {
+        let reply = post(&path, step, body).await;
+        reply.assert_refused(409, "REDEEMED");
+        assert_eq!(reply.body["use"]["order_id"], "a", "{step}");
+    }
+    let other = post(&path, "redeem", order("a", 20_001)).await;
+    other.assert_refused(422, "ORDER_MISMATCH");
+    assert_eq!(other.body["use"]["order_amount"], 20_000);
+    assert_taken(&post(&path, "refund", a).await, "issued", false);
+    post(&path, "revoke", json!({}))
+        .await
+        .assert_refused(403, "FORBIDDEN");
+    let uses = shop.node.admin_get(&format!("{path}/uses")).await;
+    uses.assert_list(
+        "by",
+        &["key:till", "key:till", "key:till", "key:till"].map(Value::from),
+        false,
+    );
+    for path in UNKNOWN {
+        for (step, body) in each_step("a").into_iter().take(4) {
+            post(path, step, body)
+                .await
+                .assert_refused(404, "UNKNOWN_ISSUANCE");
+        }
+    }
 }
 
 #[tokio::test]
@@ -341,9 +401,9 @@ async fn small_orders_ended_issuances_and_undone_steps_are_refused() {
     shop.post(&path, "refund", a.clone())
         .await
         .assert_refused(409, "NOT_REDEEMED");
-    for path in ["/v1/issuances/1-999", "/v1/issuances/999-1"] {
-        for step in ["release", "refund"] {
-            shop.post(path, step, a.clone())
+    for path in UNKNOWN {
+        for (step, body) in each_step("a") {
+            shop.post(path, step, body)
                 .await
                 .assert_refused(404, "UNKNOWN_ISSUANCE");
         }
