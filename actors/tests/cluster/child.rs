@@ -6,11 +6,13 @@ use std::time::Duration;
 use actors::cluster::membership::life_record::LifeRecord;
 use actors::coupon::change::{Change, ChangeOutcome};
 use actors::coupon::client::Coupons;
-use actors::coupon::ids::CouponId;
+use actors::coupon::ids::{CouponId, Sequence};
 use actors::coupon::issue::IssueOutcome;
 use actors::coupon::offer::OfferPatch;
+use actors::coupon::uses::decide::Step;
+use actors::coupon::uses::{UseOutcome, UseRequest};
 use actors::engine::{ClusterOptions, Engine, Options};
-use actors::ids::{NodeId, RequestKey, UserId};
+use actors::ids::{Author, NodeId, RequestKey, UserId};
 use actors::owning::owner::actor::OWNER_PLACES;
 use actors::owning::router::REQUESTS_MAX;
 use actors::store::mysql::{self, MySqlStore};
@@ -99,11 +101,35 @@ async fn carry_out(command: &Value, coupons: &Coupons, metrics: &PrometheusHandl
                 other => format!("{other:?}").into(),
             }
         }
+        "give_back" => {
+            let sequence = Sequence::new(command["sequence"].as_u64().unwrap());
+            give_back(coupons, coupon(), sequence, limit).await
+        }
         "ready" => engine.not_ready().is_empty().into(),
         "door" => engine.door_notices().into(),
         "metric" => prometheus::value(&metrics.render(), text("name")).into(),
         "hand_off" => engine.hand_off(limit).await.into(),
         "stop" => engine.stop(limit).await.into(),
         other => panic!("{other}"),
+    }
+}
+
+/// Revokes an issuance, and gives it back to the quantity.
+async fn give_back(coupons: &Coupons, coupon: CouponId, sequence: Sequence, limit: Duration) -> Value {
+    let request = UseRequest {
+        sequence,
+        of_user: None,
+        author: Author::parse("key:admin").unwrap(),
+        step: Step::Revoke {
+            reason: None,
+            returns: true,
+        },
+    };
+    match coupons
+        .use_issuance(coupon, request, limit, &Span::default())
+        .await
+    {
+        Ok(UseOutcome::Done(done)) => json!({"revoked": done.used.issuance.id.sequence.get()}),
+        other => format!("{other:?}").into(),
     }
 }

@@ -26,6 +26,18 @@ pub async fn every_door_learns_what_is_sold_out_and_no_door_refuses_after_a_wide
         no_door_refuses_after_the_change(coupon, round, &nodes).await;
         every_door_learns_the_new_total(coupon, 6 + 3 * round, &nodes).await;
     }
+    // Of the 18 issuances, the first ones are given back.
+    for (given_back, taker) in (1..).zip(nodes.iter().cycle().take(6)) {
+        give_back(coupon, given_back, asker).await;
+        let answer = taker.issue(coupon, &format!("next-{given_back}")).await;
+        assert_eq!(
+            answer,
+            json!({"issued": 18 + given_back}),
+            "answer of {}",
+            taker.name
+        );
+        every_door_learns_the_new_total(coupon, 18, &nodes).await;
+    }
     // A killed node delays a change only as long as its door could have used what it knew.
     let gone = nodes
         .iter()
@@ -118,6 +130,15 @@ async fn widen(coupon: u64, total: u64, asker: &Node) {
         .ask(json!({"do": "change", "coupon": coupon, "total": total, "limit_ms": 10_000}))
         .await;
     assert!(answer["version"].is_u64(), "{answer}");
+}
+
+/// Revokes an issuance through this node, and gives it back to the quantity. As after a change that widens,
+/// no door may refuse because of what it knew before.
+async fn give_back(coupon: u64, sequence: u64, asker: &Node) {
+    let answer = asker
+        .ask(json!({"do": "give_back", "coupon": coupon, "sequence": sequence, "limit_ms": 10_000}))
+        .await;
+    assert_eq!(answer, json!({"revoked": sequence}));
 }
 
 /// Issues the three coupons that the change of this round added, one through each node. Once a change is

@@ -90,13 +90,29 @@ impl<'h> Uses<'h> {
         uses
     }
 
-    /// Returns the times in which issuances were given back to the quantity: the earliest and the latest.
+    /// Returns two times of each issuance that was given back to the quantity: the earliest time of that, and
+    /// the first answer to a revocation that gave it or a later one back. Until then, nodes may refuse based
+    /// on the quantity before, even if other answers have shown the revocation.
     pub(super) fn returns(&self) -> Vec<(i64, i64)> {
-        let returning = self.rows.iter().zip(&self.bounds);
-        returning
-            .filter(|(row, _)| row.returns)
-            .map(|(_, bounds)| *bounds)
-            .collect()
+        let mut told = vec![i64::MAX; self.rows.len()];
+        for (_, call) in self.steps() {
+            if let (Step::Revoke { returns: true }, StepAnswer::Done { used, .. }) =
+                (&call.step, &call.answer)
+                && let Some(shown) = &used.latest
+                && let Some(index) = self.shown(call.issuance.sequence, shown)
+            {
+                told[index] = told[index].min(answered(call.span.answer));
+            }
+        }
+        let (mut returns, mut latest) = (Vec::new(), i64::MAX);
+        for (index, row) in self.rows.iter().enumerate().rev() {
+            latest = latest.min(told[index]);
+            if row.returns {
+                returns.push((self.bounds[index].0, latest));
+            }
+        }
+        returns.reverse();
+        returns
     }
 
     /// Returns the issuances that have uses, in order.

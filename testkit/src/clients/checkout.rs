@@ -1,5 +1,5 @@
-//! Orders that use issuances: they reserve, redeem, release and refund, repeat steps, and contend for a few
-//! issuances.
+//! Orders that use issuances: they ask for quotes, reserve, redeem, release and refund, repeat steps, and
+//! contend for a few issuances.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -9,6 +9,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
 use super::ClientTask;
+use crate::recorder::Answer;
 
 /// Number of issuances that orders use. It is small, so that orders contend, and so that the checker reads
 /// the uses of few issuances.
@@ -74,7 +75,9 @@ impl ClientTask {
         };
         match rng.random_range(0..100) {
             0 => {
-                let body = json!({"reason": "a test"});
+                // Few are given back: that waits for doors of killed nodes, and so would most clients.
+                let returns = rng.random_ratio(1, 4);
+                let body = json!({"reason": "a test", "return_quantity": returns});
                 self.step(rng, &issuance, "revoke", &body).await;
             }
             1..30 => {
@@ -112,7 +115,7 @@ impl ClientTask {
             };
             let mut body = order.body();
             body["hold"] = hold.into();
-            let is_reserved = self.step(rng, issuance, "reserve", &body).await == 200;
+            let is_reserved = self.reserve(rng, &order, &body).await;
             if rng.random_ratio(1, 8) {
                 self.step(rng, issuance, "reserve", &body).await;
             }
@@ -140,6 +143,32 @@ impl ClientTask {
         }
     }
 
+    /// Reserves, sometimes after a quote. Returns true if that succeeded.
+    async fn reserve(&mut self, rng: &mut StdRng, order: &Order, body: &Value) -> bool {
+        let quoted = if rng.random() {
+            self.quote(rng, order).await
+        } else {
+            None
+        };
+        let (status, reserved) = self.answer(rng, &order.issuance, "reserve", body).await;
+        // The discount of the first coupon may have changed since the quote.
+        let is_of_second = order.issuance.starts_with(&format!("{}-", self.coupons[1]));
+        if let (Some(quoted), true, 200) = (quoted, is_of_second, status) {
+            assert_eq!(reserved["use"]["discount"], quoted, "{order:?}");
+        }
+        status == 200
+    }
+
+    /// Returns the discount that the order would get; `None` if it would get none, or there is no answer.
+    async fn quote(&mut self, rng: &mut StdRng, order: &Order) -> Option<u64> {
+        let address = self.any_address(rng);
+        let answer = self
+            .history
+            .quote(&self.client, &address, &order.issuance, order.amount);
+        let (_, quote) = answer.await?;
+        quote["discount"].as_u64().filter(|_| quote["usable"] == true)
+    }
+
     async fn refund(&mut self, rng: &mut StdRng, order: &Order) {
         for _ in 0..=u8::from(rng.random_ratio(1, 8)) {
             self.step(rng, &order.issuance, "refund", &order.bare()).await;
@@ -148,11 +177,16 @@ impl ClientTask {
 
     /// Takes a step, and repeats it until there is a definite answer. Returns its status.
     async fn step(&mut self, rng: &mut StdRng, issuance: &str, step: &str, body: &Value) -> u16 {
+        self.answer(rng, issuance, step, body).await.0
+    }
+
+    /// Takes a step, and repeats it until there is a definite answer.
+    async fn answer(&mut self, rng: &mut StdRng, issuance: &str, step: &str, body: &Value) -> Answer {
         loop {
             let address = self.any_address(rng);
             let answer = self.history.step(&self.client, &address, issuance, step, body);
             match answer.await {
-                Some((status, _)) if status != 503 => return status,
+                Some(answer) if answer.0 != 503 => return answer,
                 _ => self.wait_a_little().await,
             }
         }

@@ -419,6 +419,18 @@ fn a_revocation_that_returns_quantity_allows_one_more_issuance() {
     shop.world
         .refused(2_000, 2_010, "dave", Refusal::SoldOut { total_quantity: 2 });
     shop.finds(FindingKind::NotExhausted);
+    // Until the revocation is answered, nodes may refuse based on the quantity before.
+    for (call, is_clean) in [(4_000, true), (5_010, false)] {
+        let (mut shop, revoke) = (Shop::new(), Step::Revoke { returns: true });
+        shop.row(1_000, 1_010, 1, &revoke, 0);
+        shop.told(1_000, 5_000, 1, &revoke, 0, false);
+        shop.world
+            .refused(call, call + 10, "dave", Refusal::SoldOut { total_quantity: 2 });
+        match is_clean {
+            true => shop.is_clean(),
+            false => shop.finds(FindingKind::NotExhausted),
+        }
+    }
 }
 
 #[test]
