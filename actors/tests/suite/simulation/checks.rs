@@ -13,6 +13,7 @@ use actors::coupon::uses::{LatestUse, Use, UseCounts, UseKind, UseOutcome, UsedI
 use actors::ids::{RequestKey, UserId};
 use actors::owning::kind::Kind;
 use actors::owning::pair::Either::{First, Second};
+use actors::time::Timestamp;
 
 use super::node::Both;
 use super::world::{Since, Want, World};
@@ -136,8 +137,7 @@ impl World {
     }
 
     /// Checks that the rules lead to this outcome, at some moment between the request and now. Everything
-    /// that the owner had decided before is stored when it answers. No hold of the simulation lapses between
-    /// two steps, so any clock will do.
+    /// that the owner had decided before is stored when it answers.
     fn check_decision(
         &self,
         id: IssuanceId,
@@ -168,7 +168,10 @@ impl World {
         for (stored, next) in (0..).zip(self.db.uses[&id.coupon].iter().map(Some).chain([None])) {
             if stored >= since.uses {
                 let own = step.order().and_then(|order| uses.by_order(id.sequence, order));
-                decisions.push(terms.decide(uses.latest(id.sequence).as_ref(), own.as_ref(), now, step));
+                let latest = uses.latest(id.sequence);
+                let decide = |at| terms.decide(latest.as_ref(), own.as_ref(), at, step);
+                let until = next.map_or(now, |next| next.shown.at);
+                decisions.extend(moments(since.at, until, latest.as_ref()).map(decide));
             }
             if let Some(next) = next {
                 uses.push(&next.into()).map_err(|error| error.to_string())?;
@@ -298,4 +301,17 @@ impl World {
             None => Ok(()),
         }
     }
+}
+
+/// Returns moments from `since` to `until` that stand for all of them while this was the latest use: the
+/// first, the last, and the one at which a hold lapsed.
+fn moments(
+    since: Timestamp,
+    until: Timestamp,
+    latest: Option<&LatestUse>,
+) -> impl Iterator<Item = Timestamp> {
+    let first = latest.map_or(since, |latest| latest.at.max(since));
+    let lapse = latest.and_then(|latest| latest.hold_until);
+    let lapse = lapse.filter(|lapse| (first..until).contains(lapse));
+    [first, until].into_iter().chain(lapse)
 }

@@ -27,12 +27,8 @@ use crate::tally::{Add, TallyId};
 /// notices at once do not.
 const NOTICE_ROOM: usize = 256;
 
-/// In place of what a coupon was, for a request about something else.
-const NO_COUPON: Since = Since {
-    version: 0,
-    returned: 0,
-    uses: 0,
-};
+/// Holds, in seconds: one lapses at once, one after fifty steps, and one does not lapse.
+const HOLDS: [u32; 3] = [0, 1, 86_400];
 
 impl World {
     pub(super) fn any_coupon(&mut self) -> CouponId {
@@ -97,10 +93,11 @@ impl World {
         let amount = 1 + key.as_str().len() as u64 % 3;
         let add = Add { key, amount };
         let want = Want::Add { tally, add };
+        let since = self.since_no_coupon();
         match self.door_answer(Second(tally), &want.ask()) {
-            Some(outcome) => self.check(NO_COUPON, &want, outcome),
+            Some(outcome) => self.check(since, &want, outcome),
             None => {
-                self.send_want(want, NO_COUPON);
+                self.send_want(want, since);
                 Ok(())
             }
         }
@@ -120,7 +117,7 @@ impl World {
         self.send_want(Want::Change { coupon, change }, since);
     }
 
-    /// Asks for a use by one of few orders. A hold is long, or lapses at once.
+    /// Asks for a use by one of few orders.
     pub(super) fn ask_use(&mut self) {
         let coupon = self.any_coupon();
         let order = OrderId::parse(&format!("order-{}", self.rng.random_range(0..3))).unwrap();
@@ -129,7 +126,7 @@ impl World {
             0..4 => Step::Reserve {
                 order,
                 amount,
-                hold_seconds: 86_400 * self.rng.random_range(0..2),
+                hold_seconds: *HOLDS.choose(&mut self.rng).unwrap(),
             },
             4..7 => Step::Redeem {
                 order,
@@ -157,6 +154,17 @@ impl World {
             version: self.db.coupons[&coupon].version,
             returned: self.db.returned(coupon),
             uses: self.db.uses[&coupon].len(),
+            ..self.since_no_coupon()
+        }
+    }
+
+    /// Returns what [`Self::since`] does, for a request about something else.
+    fn since_no_coupon(&self) -> Since {
+        Since {
+            version: 0,
+            returned: 0,
+            uses: 0,
+            at: self.now().timestamp,
         }
     }
 

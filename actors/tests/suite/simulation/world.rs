@@ -78,6 +78,8 @@ pub(super) struct Since {
     pub(super) returned: u64,
     /// How many uses were stored.
     pub(super) uses: usize,
+    /// When that was.
+    pub(super) at: Timestamp,
 }
 
 pub(super) enum Want {
@@ -286,10 +288,11 @@ impl World {
     }
 
     pub(super) fn now(&self) -> Now {
-        let moment = Moment::at(STEP * u32::try_from(self.micros).unwrap());
+        let passed = STEP * u32::try_from(self.micros).unwrap();
+        let micros = i64::try_from(passed.as_micros()).unwrap();
         Now {
-            moment,
-            timestamp: Timestamp::from_micros(self.micros).unwrap(),
+            moment: Moment::at(passed),
+            timestamp: Timestamp::from_micros(micros).unwrap(),
         }
     }
 }
