@@ -133,7 +133,7 @@ on_each_server! {
         the_former_build_works_with_this_schema
     }
     holding(crate::beside) migrating {
-        issuing_goes_on_during_the_migration_from_the_former_schema
+        issuing_goes_on_during_the_migration_from_an_earlier_schema
     }
     holding(crate::alone) opening {
         a_packet_limit_too_small_for_a_batch_is_refused

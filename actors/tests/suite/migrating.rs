@@ -1,4 +1,4 @@
-//! The migration from the former schema, while nodes of the former build issue.
+//! The migration from the schema before the former one, while nodes of an earlier build issue.
 //!
 //! `FIRSTCOME_MIGRATED` sets the number of issuances that are migrated. The times that this test prints are
 //! in `docs/operations.md`.
@@ -20,21 +20,18 @@ use crate::database::OnServer;
 use crate::sqlite::SqliteFile;
 use crate::support::{CouponStore, Database, Owned, create, offer};
 
-/// The tables of the former schema, with their columns.
-const FORMER: [(&str, &str); 6] = [
+/// The tables of that schema, with their columns.
+const EARLIER: [(&str, &str); 6] = [
     (
         "coupons",
         "id title discount_kind discount_value min_order_amount total_quantity per_user_limit starts_at ends_at \
-         use_within_days status version created_at updated_at creation_key creation_body change_keys",
+         use_within_days status version created_at updated_at creation_key creation_body",
     ),
     (
         "issuances",
         "coupon_id sequence user_id nth request_key issued_at expires_at",
     ),
-    (
-        "nodes",
-        "node_id incarnation beat state http cluster links lease lease_of ended_at",
-    ),
+    ("nodes", "node_id incarnation beat state http cluster links"),
     ("shards", "shard_id epoch owner"),
     ("cluster", "id shards hash"),
     (
@@ -43,13 +40,13 @@ const FORMER: [(&str, &str); 6] = [
     ),
 ];
 
-/// Returns the statements that turn a schema with these tables and columns back into the former one.
+/// Returns the statements that turn a schema with these tables and columns back into the earlier one.
 fn back(found: &[(String, String)]) -> Vec<String> {
-    let former = |table: &str| FORMER.iter().find(|(name, _)| *name == table);
-    let mut statements = vec!["DELETE FROM firstcome_migrations WHERE version > 3".to_owned()];
+    let earlier = |table: &str| EARLIER.iter().find(|(name, _)| *name == table);
+    let mut statements = vec!["DELETE FROM firstcome_migrations WHERE version > 2".to_owned()];
     let mut dropped: Vec<&str> = Vec::new();
     for (table, column) in found {
-        match former(table) {
+        match earlier(table) {
             Some((_, columns)) if columns.split_whitespace().any(|name| name == column) => {}
             Some(_) => statements.push(format!("ALTER TABLE {table} DROP COLUMN {column}")),
             None if dropped.contains(&table.as_str()) => {}
@@ -74,7 +71,7 @@ SELECT t.name, c.name FROM sqlite_master AS t JOIN pragma_table_info(t.name) AS 
 /// Number of issuances by default.
 const ISSUANCES: u64 = 20_000;
 
-/// Maximum time that a batch may wait. The former build gives up a batch that waits longer for a table.
+/// Maximum time that a batch may wait. An earlier build gives up a batch that waits longer for a table.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
 fn issuances() -> u64 {
@@ -94,7 +91,7 @@ fn filling(coupon: u64, count: u64) -> Vec<String> {
     firsts.map(statement).collect()
 }
 
-/// Stores issuances one after the other, as the former build does, until the migration is over. Returns how
+/// Stores issuances one after the other, as an earlier build does, until the migration is over. Returns how
 /// many were stored, and the longest time that one took.
 async fn issue(mut shell: MySqlConnection, owned: &Owned, is_over: &AtomicBool) -> (u64, Duration) {
     run(
@@ -133,7 +130,7 @@ async fn count(store: &impl CouponStore, owned: &Owned) -> Sequence {
     }
 }
 
-pub async fn issuing_goes_on_during_the_migration_from_the_former_schema(kind: ServerKind) {
+pub async fn issuing_goes_on_during_the_migration_from_an_earlier_schema(kind: ServerKind) {
     let database = OnServer::through(kind, None).await;
     let full = Owned::make(&*database.store, None, 1).await;
     let issued = Owned::make(&*database.store, None, 1).await;
@@ -143,7 +140,13 @@ pub async fn issuing_goes_on_during_the_migration_from_the_former_schema(kind: S
     for statement in back(&found) {
         run(&mut shell, &statement).await;
     }
-    run(&mut shell, "ALTER TABLE issuances MODIFY nth TINYINT NOT NULL").await;
+    run(
+        &mut shell,
+        "ALTER TABLE issuances MODIFY nth TINYINT NOT NULL, MODIFY user_id VARCHAR(64) NOT NULL,
+             MODIFY request_key VARCHAR(64) NOT NULL;
+         ALTER TABLE coupons MODIFY creation_key VARCHAR(64) NOT NULL, DROP INDEX by_phase",
+    )
+    .await;
     for statement in filling(full.id().get(), issuances()) {
         run(&mut shell, &statement).await;
     }
@@ -174,7 +177,7 @@ pub async fn issuing_goes_on_during_the_migration_from_the_former_schema(kind: S
 
 /// A database in a file is migrated before its node serves.
 #[tokio::test]
-async fn a_file_is_migrated_from_the_former_schema_within_a_second() {
+async fn a_file_is_migrated_from_an_earlier_schema_within_a_second() {
     let mut file = SqliteFile::new().await;
     let full = create(&*file.store(), offer(None, 1)).await;
     file.store().close().await;
@@ -184,7 +187,8 @@ async fn a_file_is_migrated_from_the_former_schema_within_a_second() {
         .await
         .unwrap();
     let filling = filling(full.id.get(), issuances());
-    let begin = back(&found).into_iter().chain(["BEGIN".to_owned()]);
+    let begin = ["DROP INDEX by_phase", "BEGIN"].map(str::to_owned);
+    let begin = back(&found).into_iter().chain(begin);
     for statement in begin.chain(filling).chain(["COMMIT".to_owned()]) {
         sqlx::raw_sql(AssertSqlSafe(statement))
             .execute(&mut shell)
