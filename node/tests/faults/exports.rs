@@ -1,4 +1,5 @@
-//! Exports on database servers, which may go away while an export is on its way.
+//! Exports on database servers, which may go away while an export is on its way: whole or noticeably broken,
+//! and of any size in little memory.
 
 use std::time::{Duration, Instant};
 
@@ -18,15 +19,24 @@ const ROWS: u64 = 9_999;
 /// machine.
 const BREAKS_WITHIN: Duration = Duration::from_secs(8);
 
-/// Stores issuances in the database, without the node.
-async fn fill(stage: &Stage<'_>, coupon: u64) {
+/// Number of issuances of a large export: some 10 MB.
+const MANY_ROWS: u64 = 99_999;
+
+/// By how many bytes a node may grow during large exports. The rows of one take six times as much.
+const GROWTH_BYTES_MAX: u64 = 24_000_000;
+
+/// Longer than a large export takes.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Stores this many issuances in the database, without the node.
+async fn fill(stage: &Stage<'_>, coupon: u64, rows: u64) {
     let statement = format!(
         "INSERT INTO issuances (coupon_id, sequence, user_id, nth, request_key, issued_at)
          WITH RECURSIVE digits AS (SELECT 0 AS digit UNION ALL SELECT digit + 1 FROM digits WHERE digit < 9)
          SELECT {coupon}, number, CONCAT('user-', number), 1, CONCAT('key-', number), 1795737600000000
-           FROM (SELECT a.digit + 10 * b.digit + 100 * c.digit + 1000 * d.digit AS number
-                   FROM digits a JOIN digits b JOIN digits c JOIN digits d) AS numbers
-          WHERE number > 0 ORDER BY number"
+           FROM (SELECT a.digit + 10 * b.digit + 100 * c.digit + 1000 * d.digit + 10000 * e.digit AS number
+                   FROM digits a JOIN digits b JOIN digits c JOIN digits d JOIN digits e) AS numbers
+          WHERE number BETWEEN 1 AND {rows} ORDER BY number"
     );
     run(&mut stage.shell().await, &statement).await;
 }
@@ -35,7 +45,8 @@ async fn export(stage: &Stage<'_>, path: &str) -> Response {
     let request = stage
         .client
         .get(format!("http://{}{path}", stage.node.address))
-        .bearer_auth(ADMIN_TOKEN);
+        .bearer_auth(ADMIN_TOKEN)
+        .timeout(LIMIT);
     let response = request.send().await.unwrap();
     assert_eq!(response.status(), 200);
     response
@@ -66,7 +77,7 @@ async fn an_export_breaks_off_while_the_database_is_away_and_goes_on_where_it_en
     let keys = ["http.deadline=1s", "limits.export_rate=5000", "cluster.lease=20s"];
     let stage = Stage::on(server, &keys).await;
     let coupon = stage.coupon(None).await;
-    fill(&stage, coupon).await;
+    fill(&stage, coupon, ROWS).await;
 
     let mut csv = Vec::new();
     assert!(
@@ -110,4 +121,46 @@ async fn an_export_breaks_off_while_the_database_is_away_and_goes_on_where_it_en
     }
 }
 
-on_each_server! { an_export_breaks_off_while_the_database_is_away_and_goes_on_where_it_ended }
+/// An export is read whole, while three readers read nothing.
+async fn exports_take_little_memory_however_large_they_are(kind: ServerKind) {
+    let server = Server::shared(kind);
+    let stage = Stage::on(
+        server,
+        &["limits.export_rate=100000000", "http.write_timeout=60s"],
+    )
+    .await;
+    let coupon = stage.coupon(None).await;
+    fill(&stage, coupon, MANY_ROWS).await;
+    let begin = async |after: u64| {
+        let path = format!("/v1/coupons/{coupon}/issuances.csv?after_sequence={after}");
+        export(&stage, &path).await
+    };
+    // Connections to the database and threads take their memory only once.
+    let last = async || rest(begin(MANY_ROWS - 9_999).await, &mut Vec::new()).await;
+    assert_eq!(
+        tokio::join!(last(), last(), last(), last()),
+        (true, true, true, true)
+    );
+    let before = stage.node.memory();
+    let mut idle = Vec::new();
+    for _ in 0..3 {
+        idle.push(begin(0).await);
+    }
+    let mut response = begin(0).await;
+    let (mut bytes, mut lines, mut most) = (0, 0, 0);
+    while let Some(chunk) = response.chunk().await.unwrap() {
+        bytes += chunk.len();
+        lines += chunk.iter().filter(|byte| **byte == b'\n').count() as u64;
+        most = most.max(stage.node.memory());
+    }
+    let grown = most.saturating_sub(before);
+    println!("{}: {bytes} bytes by {grown} bytes of memory", kind.name());
+    // The first line has the names of the columns.
+    assert_eq!(lines, MANY_ROWS + 1);
+    assert!(grown < GROWTH_BYTES_MAX, "{grown} bytes");
+}
+
+on_each_server! {
+    an_export_breaks_off_while_the_database_is_away_and_goes_on_where_it_ended
+    exports_take_little_memory_however_large_they_are
+}
