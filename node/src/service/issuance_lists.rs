@@ -223,8 +223,8 @@ impl Search<'_> {
 
     /// Examines again the issuances that were used since the earlier search, up to this use. Returns those
     /// that are in the state now: only the first ones, if there are more than the page has room for. Fails if
-    /// that takes too long, and then keeps how far it came without finding any. However late it is, one step
-    /// is taken, so that a retry comes further.
+    /// that takes too long, and then keeps how far it came; if it has found some, up to the first one of them.
+    /// However late it is, one step is taken, so that a retry comes further.
     async fn catch_up(&self, examined: &mut Examined, last_use: UseNumber) -> StoreResult<IssuancePage> {
         let (coupon, _, after) = self.key;
         let mut found = IssuancePage::default();
@@ -249,6 +249,12 @@ impl Search<'_> {
                 self.progress.advance(self.key, *examined);
             }
             if examined.used < last_use && self.begun.elapsed() >= FRUITLESS_TIME_MAX {
+                // What was examined before the first issuance that was found is not in the state, so that a
+                // retry goes on there.
+                if let Some(first) = found.issuances.first() {
+                    examined.up_to = first.issuance.id.sequence.previous();
+                    self.progress.advance(self.key, *examined);
+                }
                 return Err(too_long());
             }
         }

@@ -186,11 +186,13 @@ async fn what_was_found_is_not_lost_if_catching_up_takes_several_requests() {
     rows.uses = vec![7; 2 * USES_STEP as usize];
     (rows.uses[0], rows.uses[1]) = (40, 30);
     rows.uses.push(30);
-    // The step that found them is taken again by the next request, which has time for all.
+    let before = progress.find(&key(), time::moment()).unwrap();
+    // The next request has time for all, and goes on from before the first of them.
     assert_eq!(search_late(&rows, &progress, 10).await, None);
     let snapshot = SearchSnapshot::alone(Box::new(rows)).await;
     let examined = progress.find(&key(), time::moment()).unwrap();
-    assert_eq!(examined.used, UseNumber::NONE);
+    assert_eq!(examined.used, UseNumber::new(USES_STEP));
+    assert_eq!(examined.up_to, Sequence::new(29));
     let options = IssuanceListOptions {
         state: Some(UseState::Issued),
         ..IssuanceListOptions::default()
@@ -202,13 +204,21 @@ async fn what_was_found_is_not_lost_if_catching_up_takes_several_requests() {
         query: options.query(IssuancesOf::Id(issuance(1).issuance.id), limit),
         begun: Instant::now(),
     };
-    for (limit, expected) in [(10, &[30, 40][..]), (1, &[30, 40]), (0, &[30])] {
+    // A request that has time for all steps finds the same from where the earlier one began.
+    for (examined, limit, expected) in [
+        (examined, 10, &[30, 40][..]),
+        (examined, 1, &[30, 40]),
+        (examined, 0, &[30]),
+        (before, 10, &[30, 40]),
+        (before, 1, &[30, 40]),
+        (before, 0, &[30]),
+    ] {
         let found = search(limit).run(Some(examined)).await.unwrap().unwrap();
         let found: Vec<u64> = found
             .issuances
             .iter()
             .map(|used| used.issuance.id.sequence.get())
             .collect();
-        assert_eq!(found, expected, "{limit}");
+        assert_eq!(found, expected, "{examined:?} {limit}");
     }
 }
