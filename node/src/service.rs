@@ -20,8 +20,8 @@ pub(crate) mod coupons;
 pub(crate) mod engine;
 pub(crate) mod exports;
 pub(crate) mod issuance_lists;
-mod issuance_progress;
 pub(crate) mod issuances;
+mod kept_progress;
 pub(crate) mod list;
 mod search_progress;
 mod search_snapshots;
@@ -47,10 +47,11 @@ use self::coupon_lists::CouponLists;
 use self::coupons::CouponCopies;
 use self::engine::{ChangeRefusal, CouponEngine, NotReady, Refusal, Setback};
 use self::exports::Exports;
-use self::issuance_progress::IssuanceProgress;
+use self::issuance_lists::IssuanceProgress;
 use self::statistics::Computations;
 use self::store_calls::{StoreCallError, StoreCalls};
 use self::user_limit::UserLimit;
+use self::user_lists::UserProgress;
 use crate::config::Config;
 use crate::metrics;
 use crate::telemetry::CouponFigures;
@@ -149,6 +150,7 @@ pub(crate) struct Service {
     copies: CouponCopies,
     lists: CouponLists,
     issuance_progress: Arc<IssuanceProgress>,
+    user_progress: Arc<UserProgress>,
     computations: Arc<Computations>,
     store_calls: StoreCalls,
     bulk_calls: BulkCalls,
@@ -172,6 +174,7 @@ impl Service {
             copies: CouponCopies::default(),
             lists: CouponLists::new(config.limits.client_lists),
             issuance_progress: Arc::default(),
+            user_progress: Arc::default(),
             computations: Arc::default(),
             store_calls: StoreCalls::default(),
             bulk_calls: BulkCalls::default(),

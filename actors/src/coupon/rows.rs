@@ -18,7 +18,7 @@ pub use self::codes::{AddSecretError, CodeRows};
 pub use self::issuances::{IssuancePage, IssuanceQuery, IssuancesOf};
 pub use self::search::{CouponFilter, CouponPage, CouponQuery};
 pub use self::statistics::{BUCKETS_MAX, Statistics, StatisticsCounts, StatisticsQuery};
-pub use self::user_steps::{UserNth, UserPlace, UserStep, UserStepPage};
+pub use self::user_steps::{UserPlace, UserStep, UserStepPage};
 
 use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::offer::{Coupon, CouponView, Discount, Issuance, Metadata, Offer, Status};
@@ -119,7 +119,7 @@ pub enum Created {
 }
 
 /// The place where a page of a user's issuances begins: after this issuance, newest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct UserCursor {
     /// When it was issued.
     pub issued_at: Timestamp,
@@ -165,8 +165,9 @@ pub trait CouponRows: CodeRows {
     /// there is [`CouponSnapshot::user_step`].
     async fn issuances(&self, query: &IssuanceQuery) -> Result<Option<IssuancePage>>;
 
-    /// Returns true if the user has more issuances than this; with `coupon`, of that coupon.
-    async fn user_has_more_than(&self, user: &UserId, coupon: Option<CouponId>, count: u32) -> Result<bool>;
+    /// Reads a page of a user's list, as [`Self::issuances`] does, if the list has at most this many
+    /// issuances in any state. `None` if it has more.
+    async fn issuances_of_few(&self, query: &IssuanceQuery, at_most: u32) -> Result<Option<IssuancePage>>;
 
     /// Begins a snapshot, which takes a connection for as long as it exists.
     async fn snapshot(&self) -> Result<Box<dyn CouponSnapshot>>;
@@ -229,7 +230,7 @@ pub trait CouponSnapshot: Send + Sync + 'static {
     /// Takes one step of a search for issuances; `None` if their coupon does not exist.
     async fn issuances(&self, query: &IssuanceQuery) -> Result<Option<IssuancePage>>;
 
-    /// Takes one step through all issuances of a user.
+    /// Takes one step through all issuances of a user, for a list of them.
     async fn user_step(&self, step: &UserStep) -> Result<UserStepPage>;
 
     /// Returns these coupons.

@@ -81,7 +81,10 @@ macro_rules! contract {
             an_issuance_is_read_with_its_coupon
             a_snapshot_shows_the_issuances_that_were_used_meanwhile
             a_page_has_the_coupons_of_its_issuances
-            steps_through_a_users_issuances_read_each_of_them_once
+        });
+        contract!($database: user_steps {
+            steps_through_a_users_issuances_find_the_newest_of_them
+            a_user_with_twenty_thousand_issuances_is_listed_in_short_steps
         });
         contract!($database: statistics {
             statistics_count_every_row_once_by_time

@@ -32,6 +32,7 @@ mod sweeping;
 mod tallies;
 mod tally;
 mod tally_nodes;
+mod user_steps;
 mod using;
 
 use actors::coupon::CouponKind;

@@ -5,10 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actors::coupon::ids::{CouponId, Sequence};
-use actors::coupon::offer::counted;
 use actors::coupon::rows::{
-    CouponQuery, CouponRows, CouponSnapshot, IssuancePage, IssuanceQuery, IssuancesOf, UserCursor, UserPlace,
-    UserStep,
+    CouponQuery, CouponRows, CouponSnapshot, IssuancePage, IssuanceQuery, IssuancesOf, UserCursor,
 };
 use actors::coupon::uses::{LatestUse, Use, UseKind, UseNumber, UseState, UsedIssuance};
 use actors::store::EntryStore;
@@ -401,87 +399,4 @@ pub async fn a_page_has_the_coupons_of_its_issuances(database: &impl Database) {
         .collect();
     let expected = ids.iter().map(|id| (*id, views[id].clone())).collect();
     assert_eq!((ids.len(), page.coupons), (2, expected));
-}
-
-/// Returns an issuance with its `nth` as far as all databases store it.
-fn as_counted(mut used: UsedIssuance) -> UsedIssuance {
-    used.issuance.nth = counted(used.issuance.nth);
-    used
-}
-
-/// Stores a coupon of which Ann has this many issuances, and Bob one after each of them and one more. Returns
-/// the issuances of Ann, of which every third one is reserved. Both have so many already that some are beyond
-/// the limits.
-async fn of_ann(store: &impl CouponStore, count: u64) -> (CouponId, Vec<UsedIssuance>) {
-    let owned = Owned::unlimited(store).await;
-    let rows = (1..=2 * count + 1).map(|sequence| {
-        let name = if sequence % 2 == 0 { "ann" } else { "bob" };
-        let nth = 85 + sequence.div_ceil(2);
-        owned.issuance(sequence, name, u32::try_from(nth).unwrap())
-    });
-    let rows: Vec<_> = rows.collect();
-    store.write(&batch([owned.portion(rows.clone())])).await.unwrap();
-    let of_ann = rows.into_iter().filter(|row| row.user == user("ann"));
-    let mut of_ann: Vec<_> = of_ann.map(UsedIssuance::from).map(as_counted).collect();
-    let mut uses = Vec::new();
-    for (used, number) in of_ann.iter_mut().step_by(3).zip(1..) {
-        let made = using::reserved(&owned, number, used.issuance.id.sequence.get());
-        used.latest = Some(made.shown.clone());
-        uses.push(made);
-    }
-    if !uses.is_empty() {
-        store.write(&batch([using::portion(&owned, uses)])).await.unwrap();
-    }
-    (owned.id(), of_ann)
-}
-
-pub async fn steps_through_a_users_issuances_read_each_of_them_once(database: &impl Database) {
-    let store = database.store();
-    let (mut coupons, mut all) = (Vec::new(), Vec::new());
-    for count in [2, 0, 30, 1, 3, 25, 2] {
-        let (coupon, of_ann) = of_ann(&*store, count).await;
-        coupons.push(coupon);
-        all.extend(of_ann);
-    }
-    let snapshot = store.snapshot().await.unwrap();
-    let filters = [None, Some(coupons[0]), Some(coupons[1]), Some(coupons[2])];
-    for (coupon, examine) in filters
-        .iter()
-        .flat_map(|filter| [1, 2, 7, 29, 30, 1_000].map(|by| (*filter, by)))
-    {
-        let mut step = UserStep {
-            user: user("ann"),
-            coupon,
-            place: UserPlace::After(None),
-            examine,
-        };
-        let (mut read, mut steps) = (Vec::new(), 0);
-        loop {
-            let page = snapshot.user_step(&step).await.unwrap();
-            assert!(page.issuances.len() <= examine as usize, "{step:?}");
-            read.extend(page.issuances.into_iter().map(as_counted));
-            steps += 1;
-            match page.next {
-                Some(next) => step.place = next,
-                None => break,
-            }
-        }
-        read.sort_by_key(|used| (used.issuance.id.coupon, used.issuance.id.sequence));
-        let is_of = |used: &&UsedIssuance| coupon.is_none_or(|coupon| used.issuance.id.coupon == coupon);
-        let expected: Vec<_> = all.iter().filter(is_of).cloned().collect();
-        assert_eq!(read, expected, "{coupon:?} by {examine}");
-        // Each coupon of which Ann has more takes steps by sequence, and each other one at most a step.
-        assert!(
-            steps <= 2 * coupons.len() + 150 / examine as usize,
-            "{steps} steps by {examine}"
-        );
-        let count = u32::try_from(expected.len()).unwrap();
-        for (than, has_more) in [(count, false), (count.saturating_sub(1), count > 0)] {
-            let more = store.user_has_more_than(&user("ann"), coupon, than).await;
-            assert_eq!(more.unwrap(), has_more, "{coupon:?} {than}");
-        }
-    }
-    let views = snapshot.coupons_of(&coupons[..2]).await.unwrap();
-    let issued = |number: usize| views[&coupons[number]].issued.get();
-    assert_eq!((views.len(), issued(0), issued(1)), (2, 5, 1));
 }

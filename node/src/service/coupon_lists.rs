@@ -353,6 +353,7 @@ mod tests {
             let mut rows = views(9, titles);
             let cut = cut(&mut rows, bytes_max).map(CouponId::get);
             assert_eq!((rows.len(), cut), (left, next), "{titles:?}");
+            assert!(cut.is_none() || rows.capacity() == left, "{titles:?}");
         }
         let rows = views(9, &[50, 50]);
         let list = CouponList {

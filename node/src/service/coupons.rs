@@ -209,3 +209,43 @@ impl Service {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use actors::coupon::offer::{Coupon, Offer, Status};
+    use actors::time;
+
+    use super::*;
+
+    #[test]
+    fn all_texts_of_a_coupon_count() {
+        let bytes = |offer: Offer| {
+            coupon_bytes(&CouponView {
+                coupon: Coupon {
+                    id: CouponId::new(1).unwrap(),
+                    offer,
+                    status: Status::Open,
+                    version: 1,
+                    created_at: time::timestamp(),
+                    updated_at: time::timestamp(),
+                },
+                issued: Sequence::NONE,
+                uses: UseCounts::default(),
+            })
+        };
+        let empty = bytes(Offer::titled(String::new()));
+        assert_eq!(bytes(Offer::titled("four".to_owned())), empty + 4);
+        let offer = Offer {
+            description: Some("x".repeat(100)),
+            time_zone: Some("Asia/Seoul".to_owned()),
+            ..Offer::titled(String::new())
+        };
+        assert_eq!(bytes(offer), empty + 110);
+        let pairs = [("a", "bc"), ("def", "ghij")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let offer = Offer {
+            metadata: pairs.into_iter().collect(),
+            ..Offer::titled(String::new())
+        };
+        assert_eq!(bytes(offer), empty + 2 * PAIR_BYTES + 10);
+    }
+}

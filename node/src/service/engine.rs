@@ -162,14 +162,13 @@ impl CouponEngine {
         self.0.rows().issuances(query).await
     }
 
-    /// Returns true if the user has more issuances than this; with `coupon`, of that coupon.
-    pub(super) async fn user_has_more_than(
+    /// Reads a page of a user's list if it has at most this many issuances; `None` if it has more.
+    pub(super) async fn issuances_of_few(
         &self,
-        user: &UserId,
-        coupon: Option<CouponId>,
-        count: u32,
-    ) -> StoreResult<bool> {
-        self.0.rows().user_has_more_than(user, coupon, count).await
+        query: &IssuanceQuery,
+        at_most: u32,
+    ) -> StoreResult<Option<IssuancePage>> {
+        self.0.rows().issuances_of_few(query, at_most).await
     }
 
     /// Reads up to `limit` uses of an issuance, oldest first; `None` if the issuance does not exist.

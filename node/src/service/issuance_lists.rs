@@ -3,6 +3,11 @@
 //!
 //! A list of a whole coupon by state is a search, as a list of coupons is: it takes steps until its page is
 //! full, in turn with other searches and within the same bounds.
+//!
+//! A search that finds nothing in the time of a request fails, and the next request for the same list goes on
+//! where it ended. What happened to the examined issuances meanwhile is in the rows of uses, which are only
+//! added: the issuances that were used since are examined again, whichever node decided it. A change by time
+//! alone (a hold that lapsed, an end of use that passed) is missed until the search ends or is forgotten.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -19,7 +24,7 @@ use super::coupon_lists::{FRUITLESS_TIME_MAX, SEARCH_TIME_MAX};
 use super::engine::{
     CouponEngine, CouponView, IssuancePage, IssuanceQuery, IssuancesOf, Refusal, StoreResult,
 };
-use super::issuance_progress::{Examined, IssuanceProgress, ListKey};
+use super::kept_progress::KeptProgress;
 use super::list::Page;
 use super::search_snapshots::{SearchSnapshot, SearchSnapshots, too_long};
 use super::{Error, Service};
@@ -30,6 +35,21 @@ const STEP: u32 = 4_000;
 /// Number of uses since an earlier search whose issuances one step examines again. For each of them it reads an
 /// index once more than for a sequence.
 const USES_STEP: u64 = 2_000;
+
+/// The progress of searches that have found nothing so far, by their lists.
+pub(super) type IssuanceProgress = KeptProgress<ListKey, Examined>;
+
+/// A list of a coupon's issuances in a state, after a sequence.
+pub(super) type ListKey = (CouponId, UseState, Sequence);
+
+/// The issuances that were examined, up to a sequence, and are not in the state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Examined {
+    /// The last of them.
+    up_to: Sequence,
+    /// The last use that was taken into account for all of them.
+    used: UseNumber,
+}
 
 /// What a list of issuances shows.
 #[derive(Debug, Clone, Copy, Default)]
@@ -189,7 +209,6 @@ impl Search<'_> {
         let mut examined = examined.unwrap_or(Examined {
             up_to: after,
             used: last_use,
-            begun: time::moment(),
         });
         let mut found = self.catch_up(&mut examined, last_use).await?;
         let wanted = self.query.limit as usize;
@@ -211,7 +230,7 @@ impl Search<'_> {
             };
             examined.up_to = next;
             if is_empty {
-                self.progress.advance(self.key, examined);
+                self.progress.keep(&self.key, examined, time::moment());
                 if took >= FRUITLESS_TIME_MAX {
                     return Err(too_long());
                 }
@@ -223,7 +242,7 @@ impl Search<'_> {
 
     /// Examines again the issuances that were used since the earlier search, up to this use. Returns those
     /// that are in the state now: only the first ones, if there are more than the page has room for. Fails if
-    /// that takes too long, and then keeps how far it came; if it has found some, up to the first one of them.
+    /// that takes too long, and then keeps how far it came; if it has found some, up to the first of them.
     /// However late it is, one step is taken, so that a retry comes further.
     async fn catch_up(&self, examined: &mut Examined, last_use: UseNumber) -> StoreResult<IssuancePage> {
         let (coupon, _, after) = self.key;
@@ -246,14 +265,14 @@ impl Search<'_> {
             issuances.dedup_by_key(|used| used.issuance.id.sequence);
             issuances.truncate(wanted);
             if found.issuances.is_empty() {
-                self.progress.advance(self.key, *examined);
+                self.progress.keep(&self.key, *examined, time::moment());
             }
             if examined.used < last_use && self.begun.elapsed() >= FRUITLESS_TIME_MAX {
                 // What was examined before the first issuance that was found is not in the state, so that a
                 // retry goes on there.
                 if let Some(first) = found.issuances.first() {
                     examined.up_to = first.issuance.id.sequence.previous();
-                    self.progress.advance(self.key, *examined);
+                    self.progress.keep(&self.key, *examined, time::moment());
                 }
                 return Err(too_long());
             }

@@ -24,6 +24,7 @@ use super::engine::{CouponFilter, NewCoupon, StatisticsQuery};
 use super::issuance_lists::IssuanceListOptions;
 use super::list::PAGE_BYTES_MAX;
 use super::store_calls::STORE_CALLS_MAX;
+use super::user_lists::{PageKey, Reached};
 use crate::api::routes;
 use crate::http::listener::{self, Listener};
 
@@ -289,6 +290,22 @@ async fn the_list_of_a_user_with_very_many_issuances_is_a_search() {
     assert!(matches!(list("few").await, Ok(10)));
     assert!(matches!(list("many").await, Err(Error::RateLimited(_))));
     drop(places);
+    assert!(matches!(list("many").await, Ok(10)));
+    // What a search kept whose request was not answered in time is used by the next request, and by no other.
+    let key = PageKey {
+        user: UserId::parse("many").unwrap(),
+        coupon: None,
+        state: None,
+        after: None,
+        limit: 10,
+    };
+    let reached = Reached {
+        next: None,
+        newest: Vec::new(),
+        floor: None,
+    };
+    service.user_progress.keep(&key, reached, time::moment());
+    assert!(matches!(list("many").await, Ok(0)));
     assert!(matches!(list("many").await, Ok(10)));
 }
 

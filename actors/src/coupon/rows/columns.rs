@@ -279,6 +279,12 @@ pub(crate) fn coupon_range(coupon: Option<CouponId>) -> (i64, i64) {
     })
 }
 
+/// Returns the coupon id that a column has.
+pub(crate) fn coupon_id(column: i64) -> Result<CouponId> {
+    let id = u64::try_from(column).ok().and_then(CouponId::new);
+    readable(id, "coupon_id")
+}
+
 /// Returns the values of a discount's two columns.
 pub(crate) fn discount_columns(discount: Option<Discount>) -> (Option<&'static str>, Option<i64>) {
     match discount {

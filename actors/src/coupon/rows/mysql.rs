@@ -29,7 +29,6 @@ use crate::coupon::rows::{
 };
 use crate::coupon::tail::{Tail, TailCursor};
 use crate::coupon::uses::{Use, UseNumber};
-use crate::ids::UserId;
 use crate::store::Result;
 use crate::store::batch::{FoundRows, Portion};
 use crate::store::mysql::snapshot::{Snapshot, in_snapshot};
@@ -120,16 +119,16 @@ impl CouponRows for MySqlStore {
         framed!(READ, readers, self, reads_issuances::issuances, dialect, &query)
     }
 
-    async fn user_has_more_than(&self, user: &UserId, coupon: Option<CouponId>, count: u32) -> Result<bool> {
-        let user = user.clone();
+    async fn issuances_of_few(&self, query: &IssuanceQuery, at_most: u32) -> Result<Option<IssuancePage>> {
+        let (dialect, query) = (self.dialect(), query.clone());
         framed!(
             READ,
             readers,
             self,
-            reads_issuances::user_has_more_than,
-            &user,
-            coupon,
-            count
+            reads_issuances::of_few,
+            dialect,
+            &query,
+            at_most
         )
     }
 

@@ -27,7 +27,6 @@ use crate::coupon::rows::{
 };
 use crate::coupon::tail::{Tail, TailCursor};
 use crate::coupon::uses::{Use, UseNumber};
-use crate::ids::UserId;
 use crate::store::Result;
 use crate::store::batch::{FoundRows, Portion};
 use crate::store::sqlite::snapshot::{Snapshot, in_snapshot};
@@ -118,16 +117,15 @@ impl CouponRows for SqliteStore {
         framed!(read_limited, reader, self, reads_issuances::issuances, &query)
     }
 
-    async fn user_has_more_than(&self, user: &UserId, coupon: Option<CouponId>, count: u32) -> Result<bool> {
-        let user = user.clone();
+    async fn issuances_of_few(&self, query: &IssuanceQuery, at_most: u32) -> Result<Option<IssuancePage>> {
+        let query = query.clone();
         framed!(
             read_limited,
             reader,
             self,
-            reads_issuances::user_has_more_than,
-            &user,
-            coupon,
-            count
+            reads_issuances::of_few,
+            &query,
+            at_most
         )
     }
 

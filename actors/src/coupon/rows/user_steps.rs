@@ -1,31 +1,26 @@
 //! Steps through all issuances of a user, for lists that are too long for one statement.
 //!
 //! There is no index in the order of a user's list, so a page of it rests on all issuances of the user. The
-//! key that keeps the limit per user has them by coupon. A step reads the issuances of whole coupons, as many
-//! as it may examine. A coupon of which the user has more than that takes several steps, in the order of
-//! issuing.
+//! key that keeps the limit per user has them by coupon. First a step finds its end in that key alone. Then
+//! it reads the newest issuances of its part, as a list does: the database examines a bounded number of them,
+//! and returns no more than the page needs. A step has whole coupons. A coupon of which the user has more than
+//! a step may examine takes several steps, in the order of issuing.
 
-use crate::coupon::ids::{CouponId, Sequence};
-use crate::coupon::uses::UsedIssuance;
+use crate::coupon::ids::CouponId;
+use crate::coupon::rows::UserCursor;
+use crate::coupon::uses::{UseState, UsedIssuance};
 use crate::ids::UserId;
 use crate::store::columns::integer;
+use crate::time::Timestamp;
 
 /// Where the next step begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UserPlace {
     /// With the coupons that have higher ids than this; with the first one if it is `None`.
     After(Option<CouponId>),
-    /// Within this coupon, after an issuance.
-    Within(CouponId, UserNth),
-}
-
-/// An issuance among those that a user has of one coupon. Databases differ in which number finds it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct UserNth {
-    /// Its sequence.
-    pub sequence: Sequence,
-    /// Its number among them, or [`NTH_BEYOND_LIMITS`](crate::coupon::offer::NTH_BEYOND_LIMITS).
-    pub nth: u32,
+    /// Within this coupon, after the issuance with this number; 0 at the beginning. It is the sequence or
+    /// [`nth`](crate::coupon::offer::Issuance::nth), by the database.
+    Within(CouponId, u64),
 }
 
 /// One step.
@@ -35,16 +30,25 @@ pub struct UserStep {
     pub user: UserId,
     /// Only issuances of this coupon.
     pub coupon: Option<CouponId>,
+    /// Only issuances after this place of the list.
+    pub after: Option<UserCursor>,
+    /// Only issuances in this state at `now`.
+    pub state: Option<UseState>,
+    /// The time at which states are computed.
+    pub now: Timestamp,
+    /// Maximum number of issuances to return.
+    pub limit: u32,
     /// Where the step begins.
     pub place: UserPlace,
-    /// Maximum number of issuances to read, at least 1.
+    /// Maximum number of issuances to examine, at least 1. Within a coupon, a database may examine those of
+    /// other users, too.
     pub examine: u32,
 }
 
 /// What a step has read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserStepPage {
-    /// The issuances, in no particular order.
+    /// The newest issuances of the list among those that were examined, in no particular order.
     pub issuances: Vec<UsedIssuance>,
     /// Where the next step begins; `None` at the end.
     pub next: Option<UserPlace>,
@@ -60,51 +64,40 @@ impl UserStep {
         )
     }
 
-    /// Returns how many issuances a step reads of whole coupons: one more than it may examine, which shows
-    /// that there are more.
-    pub(crate) fn limit(&self) -> u32 {
-        self.examine.saturating_add(1)
+    /// Returns the highest id of the whole coupons that a step examines up to this one, and where the next
+    /// step begins. `cut` is the coupon of the first issuance that is too much for the step.
+    pub(crate) fn whole_coupons(highest: i64, cut: Option<i64>) -> (i64, Option<UserPlace>) {
+        let Some(cut) = cut else { return (highest, None) };
+        let last = cut - 1;
+        let id = u64::try_from(last).ok().and_then(CouponId::new);
+        (last, Some(UserPlace::After(id)))
     }
 
-    /// Returns the result of a step that read the issuances of the lowest coupons, up to [`Self::limit`].
-    pub(crate) fn of_whole_coupons(&self, mut issuances: Vec<UsedIssuance>) -> UserStepPage {
-        let coupon = |used: &UsedIssuance| used.issuance.id.coupon;
-        let is_whole = issuances.len() <= self.examine as usize;
-        let cut = issuances.iter().map(coupon).max().filter(|_| !is_whole);
-        let next = cut.map(|cut| {
-            // Some issuances of the last coupon may be missing.
-            issuances.retain(|used| coupon(used) < cut);
-            match issuances.iter().map(coupon).max() {
-                Some(last) => UserPlace::After(Some(last)),
-                None => UserPlace::Within(cut, UserNth::default()),
-            }
-        });
-        UserStepPage { issuances, next }
-    }
-
-    /// Returns the result of a step that read the next issuances within a coupon, in the order of issuing.
-    pub(crate) fn within(&self, coupon: CouponId, issuances: Vec<UsedIssuance>) -> UserStepPage {
-        let is_full = issuances.len() >= self.examine as usize;
-        let next = match issuances.last().filter(|_| is_full) {
-            Some(UsedIssuance { issuance, .. }) => {
-                let last = UserNth {
-                    sequence: issuance.id.sequence,
-                    nth: issuance.nth,
-                };
-                Some(UserPlace::Within(coupon, last))
-            }
+    /// Returns where the next step begins after one within this coupon, which ended after the issuance with
+    /// this number; `None` if it examined all that is left of the coupon.
+    pub(crate) fn next_within(&self, coupon: CouponId, last: Option<u64>) -> Option<UserPlace> {
+        match last {
+            Some(last) => Some(UserPlace::Within(coupon, last)),
             None => Some(UserPlace::After(Some(coupon))).filter(|_| self.coupon.is_none()),
-        };
-        UserStepPage { issuances, next }
+        }
+    }
+
+    /// Returns time, coupon and sequence of the issuance after which the list begins; the highest ones if it
+    /// begins with the newest issuance.
+    pub(crate) fn after(&self) -> [i64; 3] {
+        self.after.map_or([i64::MAX; 3], |after| {
+            [
+                after.issued_at.as_micros(),
+                integer(after.id.coupon.get()),
+                integer(after.id.sequence.get()),
+            ]
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::coupon::ids::IssuanceId;
-    use crate::coupon::offer::Issuance;
-    use crate::ids::RequestKey;
 
     fn id(number: u64) -> CouponId {
         CouponId::new(number).unwrap()
@@ -114,62 +107,37 @@ mod tests {
         UserStep {
             user: UserId::parse("ann").unwrap(),
             coupon: coupon.map(id),
+            after: None,
+            state: None,
+            now: crate::time::timestamp(),
+            limit: 3,
             place: UserPlace::After(None),
             examine: 3,
         }
     }
 
-    /// Returns issuances of these coupons.
-    fn of(coupons: &[u64]) -> Vec<UsedIssuance> {
-        let issuance = |(coupon, sequence): (&u64, u64)| {
-            UsedIssuance::from(Issuance {
-                id: IssuanceId {
-                    coupon: id(*coupon),
-                    sequence: Sequence::new(sequence),
-                },
-                user: UserId::parse("ann").unwrap(),
-                nth: 1,
-                key: RequestKey::random(),
-                issued_at: crate::time::timestamp(),
-                expires_at: None,
-            })
-        };
-        coupons.iter().zip(1..).map(issuance).collect()
-    }
-
     #[test]
-    fn a_step_ends_with_a_whole_coupon_or_goes_on_within_one() {
-        for (read, left, next) in [
-            (&[][..], 0, None),
-            (&[1, 2, 2], 3, None),
-            (&[1, 2, 2, 2], 1, Some(UserPlace::After(Some(id(1))))),
-            (&[1, 1, 2, 3], 3, Some(UserPlace::After(Some(id(2))))),
-            (
-                &[5, 5, 5, 5],
-                0,
-                Some(UserPlace::Within(id(5), UserNth::default())),
-            ),
+    fn a_step_ends_with_a_whole_coupon() {
+        let after = |last| Some(UserPlace::After(Some(id(last))));
+        for (highest, cut, expected) in [
+            (i64::MAX, None, (i64::MAX, None)),
+            (7, None, (7, None)),
+            (i64::MAX, Some(5), (4, after(4))),
+            (i64::MAX, Some(2), (1, after(1))),
         ] {
-            let page = step(None).of_whole_coupons(of(read));
-            assert_eq!((page.issuances.len(), page.next), (left, next), "{read:?}");
+            assert_eq!(UserStep::whole_coupons(highest, cut), expected);
         }
     }
 
     #[test]
-    fn steps_within_a_coupon_go_on_while_they_are_full() {
-        let last = UserNth {
-            sequence: Sequence::new(3),
-            nth: 1,
-        };
-        for (coupon, read, next) in [
-            (None, &[5, 5, 5][..], Some(UserPlace::Within(id(5), last))),
-            (Some(5), &[5, 5, 5], Some(UserPlace::Within(id(5), last))),
-            (None, &[5, 5], Some(UserPlace::After(Some(id(5))))),
-            (Some(5), &[5, 5], None),
-            (Some(5), &[], None),
+    fn steps_within_a_coupon_go_on_until_nothing_is_left() {
+        for (coupon, last, next) in [
+            (None, Some(3), Some(UserPlace::Within(id(5), 3))),
+            (Some(5), Some(3), Some(UserPlace::Within(id(5), 3))),
+            (None, None, Some(UserPlace::After(Some(id(5))))),
+            (Some(5), None, None),
         ] {
-            let page = step(coupon).within(id(5), of(read));
-            assert_eq!((page.issuances.len(), page.next), (read.len(), next), "{read:?}");
+            assert_eq!(step(coupon).next_within(id(5), last), next);
         }
     }
 

@@ -1,5 +1,3 @@
-use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use actors::coupon::ids::IssuanceId;
@@ -10,7 +8,7 @@ use actors::ids::RequestKey;
 use async_trait::async_trait;
 
 use super::*;
-use crate::service::engine::{CouponPage, CouponQuery, CouponView, Statistics, StatisticsQuery};
+use crate::service::engine::{CouponPage, CouponQuery, Statistics, StatisticsQuery};
 
 fn user() -> UserId {
     UserId::parse("alice").unwrap()
@@ -20,69 +18,42 @@ fn at(micros: i64) -> Timestamp {
     Timestamp::from_micros(micros).unwrap()
 }
 
-/// Returns an issuance that was issued at this time. Those with odd sequences have expired.
-fn issuance(coupon: u64, sequence: u64, issued_at: i64) -> UsedIssuance {
+/// Returns an issuance of a coupon that was issued at this time.
+fn issuance(coupon: u64, issued_at: i64) -> UsedIssuance {
     UsedIssuance::from(Issuance {
         id: IssuanceId {
             coupon: CouponId::new(coupon).unwrap(),
-            sequence: Sequence::new(sequence),
+            sequence: Sequence::new(1),
         },
         user: user(),
         nth: 1,
         key: RequestKey::random(),
         issued_at: at(issued_at),
-        expires_at: (sequence % 2 == 1).then(|| at(99)),
+        expires_at: None,
     })
 }
 
-fn newest(state: Option<UseState>, after: Option<&UsedIssuance>, limit: u32) -> Newest {
-    let options = IssuanceListOptions {
-        state,
-        ..IssuanceListOptions::default()
-    };
-    let of = IssuancesOf::User {
-        user: user(),
-        coupon: None,
-        after: None,
-    };
-    Newest::new(options.query(of, limit), after.map(Row::cursor), at(100))
+/// The rows of a user with one issuance of each coupon, from the id 1 on. Each takes a step.
+#[derive(Default)]
+struct Rows {
+    /// When each was issued.
+    issued_at: Vec<i64>,
+    /// Those that have expired.
+    expired: Vec<u64>,
+    /// The number of steps that were taken.
+    steps: Arc<AtomicU32>,
 }
 
-#[test]
-fn the_newest_issuances_of_all_steps_are_kept_in_order() {
-    let all = [
-        issuance(1, 1, 50),
-        issuance(1, 2, 60),
-        issuance(2, 4, 60),
-        issuance(2, 5, 60),
-        issuance(2, 6, 10),
-        issuance(3, 8, 70),
-    ];
-    let ids = |state, after: Option<&UsedIssuance>, limit| {
-        let mut newest = newest(state, after, limit);
-        for step in [&all[..1], &all[1..4], &all[4..]] {
-            newest.add(step.to_vec());
-        }
-        let ids = newest.issuances.iter().map(|used| used.issuance.id.to_string());
-        ids.collect::<Vec<_>>().join(" ")
-    };
-    assert_eq!(ids(None, None, 10), "3-8 2-5 2-4 1-2 1-1 2-6");
-    // One more than the limit shows that there is a next page.
-    assert_eq!(ids(None, None, 2), "3-8 2-5 2-4");
-    assert_eq!(ids(None, Some(&all[3]), 2), "2-4 1-2 1-1");
-    assert_eq!(ids(Some(UseState::Issued), None, 10), "3-8 2-4 1-2 2-6");
-    assert_eq!(ids(Some(UseState::Expired), Some(&all[5]), 10), "2-5 1-1");
-    assert_eq!(ids(Some(UseState::Redeemed), None, 10), "");
-}
-
-/// A user with so many issuances that going through them takes this many steps.
-struct Steps {
-    left: AtomicU32,
-    taken: Arc<AtomicU32>,
+impl Rows {
+    fn issuance(&self, coupon: u64) -> UsedIssuance {
+        let mut used = issuance(coupon, self.issued_at[coupon as usize - 1]);
+        used.issuance.expires_at = self.expired.contains(&coupon).then(|| at(1));
+        used
+    }
 }
 
 #[async_trait]
-impl CouponSnapshot for Steps {
+impl CouponSnapshot for Rows {
     async fn coupon(&self, _: CouponId) -> StoreResult<Option<CouponView>> {
         unreachable!("coupons are read together")
     }
@@ -91,27 +62,29 @@ impl CouponSnapshot for Steps {
         unreachable!("no coupons are searched for")
     }
 
-    async fn issuances(&self, _: &IssuanceQuery) -> StoreResult<Option<IssuancePage>> {
-        unreachable!("the list is too long for one statement")
+    async fn issuances(&self, query: &IssuanceQuery) -> StoreResult<Option<IssuancePage>> {
+        let IssuancesOf::Id(id) = query.of else {
+            unreachable!("the list is too long for one statement")
+        };
+        Ok(Some(IssuancePage {
+            issuances: vec![self.issuance(id.coupon.get())],
+            ..IssuancePage::default()
+        }))
     }
 
     async fn user_step(&self, step: &UserStep) -> StoreResult<UserStepPage> {
-        let taken = self.taken.fetch_add(1, Ordering::Relaxed);
+        self.steps.fetch_add(1, Ordering::Relaxed);
         let next = match step.place {
             UserPlace::After(None) => 1,
             UserPlace::After(Some(coupon)) => coupon.get() + 1,
             UserPlace::Within(..) => unreachable!("each coupon fits into a step"),
         };
-        assert_eq!(
-            u64::from(taken) + 1,
-            next,
-            "each step begins where the one before ended"
-        );
-        let is_last = self.left.fetch_sub(1, Ordering::Relaxed) == 1;
-        let coupon = CouponId::new(next).unwrap();
+        let used = self.issuance(next);
+        let is_listed = step.state.is_none_or(|state| used.state(step.now) == state);
+        let is_last = next == self.issued_at.len() as u64;
         Ok(UserStepPage {
-            issuances: vec![issuance(next, 2, 50)],
-            next: Some(UserPlace::After(Some(coupon))).filter(|_| !is_last),
+            issuances: Some(used).filter(|_| is_listed).into_iter().collect(),
+            next: Some(UserPlace::After(CouponId::new(next))).filter(|_| !is_last),
         })
     }
 
@@ -121,7 +94,7 @@ impl CouponSnapshot for Steps {
     }
 
     async fn last_use(&self, _: CouponId) -> StoreResult<UseNumber> {
-        unreachable!("a user's list keeps no progress")
+        unreachable!("uses are not followed")
     }
 
     async fn statistics(&self, _: &StatisticsQuery, _: Statistics) -> StoreResult<Option<Statistics>> {
@@ -129,26 +102,172 @@ impl CouponSnapshot for Steps {
     }
 }
 
+fn key(state: Option<UseState>, limit: u32) -> PageKey {
+    PageKey {
+        user: user(),
+        coupon: None,
+        state,
+        after: None,
+        limit,
+    }
+}
+
+/// A request whose time is over, or has begun, when its search asks for a snapshot and when it begins.
+#[derive(Clone, Copy)]
+struct Late {
+    asked: bool,
+    begun: bool,
+}
+
+const IN_TIME: Late = Late {
+    asked: false,
+    begun: false,
+};
+
+/// It takes no more steps than a search always takes.
+const LATE: Late = Late {
+    asked: true,
+    begun: true,
+};
+
+/// Searches for a page in a request. Returns the coupons of what was found, newest first, and that of the
+/// issuance after which the next page begins; `None` if the search did not end.
+async fn search(
+    rows: Rows,
+    progress: &UserProgress,
+    key: &PageKey,
+    late: Late,
+) -> Option<(Vec<u64>, Option<u64>)> {
+    let long_ago = Instant::now().checked_sub(FRUITLESS_TIME_MAX).unwrap();
+    let since = |is_over| if is_over { long_ago } else { Instant::now() };
+    let snapshot = SearchSnapshot::alone(Box::new(rows)).await;
+    let search = Search {
+        snapshot: &snapshot,
+        progress,
+        key: key.clone(),
+        limit: key.limit + 1,
+        with_coupons: key.limit == 1,
+        asked: since(late.asked),
+        begun: since(late.begun),
+    };
+    let found = search.run(progress.find(key, time::moment())).await.ok()?;
+    let ids = found.issuances.iter().map(|used| used.issuance.id.coupon.get());
+    Some((ids.collect(), found.next.map(|next| next.id.coupon.get())))
+}
+
+/// Returns rows of coupons that were issued at these times.
+fn issued(issued_at: &[i64]) -> Rows {
+    Rows {
+        issued_at: issued_at.to_vec(),
+        ..Rows::default()
+    }
+}
+
+#[test]
+fn the_newest_issuances_of_all_steps_are_kept_in_order() {
+    let all = [(1, 50), (2, 60), (3, 60), (4, 10), (5, 70)].map(|(coupon, at)| issuance(coupon, at));
+    let ids = |limit, floor: Option<&UsedIssuance>| {
+        let mut newest = Newest::new(limit);
+        newest.floor = floor.map(Row::cursor);
+        for step in [&all[..1], &all[1..3], &all[3..]] {
+            newest.add(step.to_vec());
+        }
+        let ids = newest.issuances.iter().map(|used| used.issuance.id.coupon.get());
+        (
+            ids.collect::<Vec<_>>(),
+            newest.reached(None).floor.map(|floor| floor.id.coupon.get()),
+        )
+    };
+    assert_eq!(ids(10, None), (vec![5, 3, 2, 1, 4], None));
+    assert_eq!(ids(3, None), (vec![5, 3, 2], Some(2)));
+    assert_eq!(ids(10, Some(&all[1])), (vec![5, 3, 2], Some(2)));
+    assert_eq!(ids(2, Some(&all[1])), (vec![5, 3], Some(3)));
+}
+
 #[tokio::test]
 async fn a_users_list_that_takes_too_long_ends() {
-    let late = Instant::now().checked_sub(FRUITLESS_TIME_MAX).unwrap();
-    for (begun, steps, expected) in [(Instant::now(), 5, 5), (late, 1, 1), (late, 5, 1)] {
-        let taken = Arc::new(AtomicU32::new(0));
-        let reads = Steps {
-            left: AtomicU32::new(steps),
-            taken: Arc::clone(&taken),
-        };
-        let snapshot = SearchSnapshot::alone(Box::new(reads)).await;
-        let step = UserStep {
-            user: user(),
-            coupon: None,
-            place: UserPlace::After(None),
-            examine: STEP,
-        };
-        let mut newest = newest(None, None, 1);
-        newest.query.with_coupons = steps > 1;
-        let found = search(&snapshot, step, newest, begun).await;
-        assert_eq!(taken.load(Ordering::Relaxed), expected);
-        assert_eq!(found.is_ok(), steps == expected, "{found:?}");
+    for (late, count, expected) in [(IN_TIME, 5, 5), (LATE, 1, 1), (LATE, 5, 1)] {
+        let rows = issued(&vec![50; count]);
+        let steps = Arc::clone(&rows.steps);
+        let found = search(rows, &UserProgress::default(), &key(None, 2), late).await;
+        assert_eq!(steps.load(Ordering::Relaxed), expected);
+        assert_eq!(found.is_some(), count == expected as usize, "{found:?}");
     }
+}
+
+#[tokio::test]
+async fn a_users_list_comes_further_in_each_request_and_ends() {
+    let progress = UserProgress::default();
+    let times = [40, 90, 20, 70, 80, 10];
+    let (key, all) = (key(None, 1), [2, 5]);
+    for request in 1..=6 {
+        let rows = issued(&times);
+        let steps = Arc::clone(&rows.steps);
+        let found = search(rows, &progress, &key, LATE).await;
+        assert_eq!(steps.load(Ordering::Relaxed), 1, "request {request}");
+        let expected = Some((all.to_vec(), None)).filter(|_| request == 6);
+        assert_eq!(found, expected, "request {request}");
+    }
+    // No client got this page in time. A retry has nothing left to examine.
+    let rows = issued(&times);
+    let steps = Arc::clone(&rows.steps);
+    assert_eq!(
+        search(rows, &progress, &key, IN_TIME).await,
+        Some((all.to_vec(), None))
+    );
+    assert_eq!(steps.load(Ordering::Relaxed), 0);
+}
+
+/// The time that a search waits for its snapshot is not taken from its own.
+#[tokio::test]
+async fn a_search_that_waited_for_its_snapshot_has_time_for_all_steps() {
+    let (progress, key) = (UserProgress::default(), key(None, 1));
+    let waited = Late {
+        asked: true,
+        begun: false,
+    };
+    let found = search(issued(&[40, 90, 20]), &progress, &key, waited).await;
+    assert_eq!(found, Some((vec![2, 1], None)));
+    let kept = progress.find(&key, time::moment());
+    assert_eq!(
+        kept.map(|reached| reached.next),
+        Some(None),
+        "the client may be gone"
+    );
+}
+
+#[tokio::test]
+async fn a_search_in_time_keeps_nothing() {
+    let (progress, key) = (UserProgress::default(), key(None, 1));
+    let found = search(issued(&[40, 90, 20]), &progress, &key, IN_TIME).await;
+    assert_eq!(found, Some((vec![2, 1], None)));
+    assert_eq!(progress.find(&key, time::moment()), None);
+}
+
+#[tokio::test]
+async fn issuances_that_left_the_state_meanwhile_are_not_on_the_page() {
+    let times = [90, 80, 70, 60, 85, 75];
+    let key = key(Some(UseState::Issued), 2);
+    // 1, 2 and 3 are found, and 4 is dropped.
+    let progress = UserProgress::default();
+    for _ in 1..=4 {
+        assert_eq!(search(issued(&times), &progress, &key, LATE).await, None);
+    }
+    let kept = progress.find(&key, time::moment()).unwrap();
+    let again = async |expired: &[u64]| {
+        progress.keep(&key, kept.clone(), time::moment());
+        let rows = Rows {
+            expired: expired.to_vec(),
+            ..issued(&times)
+        };
+        search(rows, &progress, &key, IN_TIME).await
+    };
+    assert_eq!(again(&[]).await, Some((vec![1, 5, 2], None)));
+    assert_eq!(again(&[1]).await, Some((vec![5, 2, 6], None)));
+    // The page ends where what was dropped may belong: nothing older than 3 is on it.
+    assert_eq!(again(&[1, 3, 5]).await, Some((vec![2, 6], Some(3))));
+    assert_eq!(again(&[1, 2, 3]).await, Some((vec![5, 6], Some(3))));
+    // Nothing of the page is left, but the list may not end here: the search begins anew.
+    assert_eq!(again(&[1, 2, 3, 5, 6]).await, None);
+    assert_eq!(progress.find(&key, time::moment()), None);
 }

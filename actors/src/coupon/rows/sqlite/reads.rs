@@ -244,8 +244,7 @@ mod tests {
     use crate::coupon::offer::Phase;
     use crate::coupon::rows::CouponFilter;
     use crate::coupon::rows::sqlite::reads_issuances::{
-        OF_COUPON, OF_COUPON_AND_USER, OF_ID, OF_USED, OF_USER, OF_USER_BEYOND, OF_USER_BY_COUPON,
-        OF_USER_WITHIN,
+        COUPON_OF_USER, NTH_OF_USER, OF_COUPON, OF_COUPON_AND_USER, OF_ID, OF_USED, OF_USER, OF_USER_WITHIN,
     };
 
     async fn plan(connection: &mut SqliteConnection, statement: &str) -> String {
@@ -262,14 +261,20 @@ mod tests {
         (COUPON, "PRIMARY KEY (coupon_id=?)"),
         (OF_ID, "PRIMARY KEY (coupon_id=? AND sequence=?)"),
         (OF_USER, "(user_id=? AND coupon_id>? AND coupon_id<?)"),
-        (OF_USER_BEYOND, "(user_id=? AND coupon_id>? AND coupon_id<?)"),
-        (OF_USER_BY_COUPON, "(user_id=? AND coupon_id>? AND coupon_id<?)"),
-        (OF_USER_WITHIN, "(user_id=? AND coupon_id=? AND nth>?)"),
+        (
+            COUPON_OF_USER,
+            "USING COVERING INDEX sqlite_autoindex_issuances_2 (user_id=? AND coupon_id>? AND coupon_id<?)",
+        ),
+        (
+            NTH_OF_USER,
+            "USING COVERING INDEX sqlite_autoindex_issuances_2 (user_id=? AND coupon_id=? AND nth>?)",
+        ),
+        (OF_USER_WITHIN, "(user_id=? AND coupon_id=? AND nth>? AND nth<?)"),
         (
             OF_COUPON,
             "PRIMARY KEY (coupon_id=? AND sequence>? AND sequence<?)",
         ),
-        (OF_COUPON_AND_USER, "(user_id=?)"),
+        (OF_COUPON_AND_USER, "(user_id=? AND coupon_id=? AND nth>?)"),
         (
             OF_USED,
             "PRIMARY KEY (coupon_id=? AND use_sequence>? AND use_sequence<?)",
@@ -306,7 +311,7 @@ mod tests {
                 "{statement}: {plan}"
             );
             // Only all issuances of one user are sorted, and those with some of the uses.
-            let is_sorted = [OF_USER, OF_COUPON_AND_USER, OF_USED].contains(&statement);
+            let is_sorted = [OF_USER, OF_USER_WITHIN, OF_USED].contains(&statement);
             assert!(is_sorted || !plan.contains("TEMP B-TREE"), "{statement}: {plan}");
         }
     }

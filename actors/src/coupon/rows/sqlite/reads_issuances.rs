@@ -3,7 +3,7 @@
 use sqlx::{Connection, SqliteConnection};
 
 use super::reads::{coupon, coupons_of};
-use crate::coupon::ids::{CouponId, Sequence};
+use crate::coupon::ids::Sequence;
 use crate::coupon::rows::columns::{
     self as rows, coupon_range, issuance_columns, page_columns, state_condition,
 };
@@ -62,10 +62,11 @@ pub(super) const OF_COUPON: &str = page!(
     "i.sequence"
 );
 
-/// The `+` makes SQLite use the index on users: a user has few issuances, and a coupon may have a million.
+/// In the order of the index on users, which is also that of sequences. So no more issuances are read than
+/// the page has, if they may be in any state. The `+` makes SQLite use that index.
 pub(super) const OF_COUPON_AND_USER: &str = page!(
-    "i.user_id = ?7 AND +i.coupon_id = ?4 AND i.sequence > ?5 AND i.sequence <= ?6",
-    "i.sequence"
+    "i.user_id = ?7 AND i.coupon_id = ?4 AND i.nth >= 1 AND +i.sequence > ?5 AND +i.sequence <= ?6",
+    "i.nth"
 );
 
 /// Reads the uses first, and then each issuance by its key.
@@ -76,18 +77,21 @@ pub(super) const OF_USED: &str = page!(
     "i.sequence"
 );
 
-/// The issuances of the lowest coupons, in any state.
-pub(super) const OF_USER_BY_COUPON: &str = page!(
-    "i.user_id = ?4 AND i.coupon_id BETWEEN ?5 AND ?6",
-    "i.coupon_id, i.nth"
+/// The issuances of one coupon, by their numbers.
+pub(super) const OF_USER_WITHIN: &str = page!(
+    "i.user_id = ?4 AND i.coupon_id = ?5 AND i.nth > ?6 AND i.nth <= ?10
+         AND (i.issued_at, i.coupon_id, i.sequence) < (?7, ?8, ?9)",
+    "i.issued_at DESC, i.coupon_id DESC, i.sequence DESC"
 );
 
-/// The issuances of one coupon, in any state.
-pub(super) const OF_USER_WITHIN: &str = page!("i.user_id = ?4 AND i.coupon_id = ?5 AND i.nth > ?6", "i.nth");
-
-pub(super) const OF_USER_BEYOND: &str = "
+/// The coupon of an issuance, counted in the order of the key.
+pub(super) const COUPON_OF_USER: &str = "
 SELECT coupon_id FROM issuances WHERE user_id = ?1 AND coupon_id BETWEEN ?2 AND ?3
  ORDER BY coupon_id, nth LIMIT 1 OFFSET ?4";
+
+/// The number of an issuance of one coupon, counted in their order.
+pub(super) const NTH_OF_USER: &str = "
+SELECT nth FROM issuances WHERE user_id = ?1 AND coupon_id = ?2 AND nth > ?3 ORDER BY nth LIMIT 1 OFFSET ?4";
 
 /// Reads a page of a list; `None` if the list is about a coupon that does not exist.
 pub(crate) async fn issuances(
@@ -132,55 +136,83 @@ pub(crate) async fn step(
     Ok(Some(page))
 }
 
-/// Returns true if the user has more issuances than this.
-pub(crate) async fn user_has_more_than(
+/// Reads a page of a user's list if it has at most this many issuances; `None` if it has more.
+pub(crate) async fn of_few(
+    connection: &mut SqliteConnection,
+    query: &IssuanceQuery,
+    at_most: u32,
+) -> Result<Option<IssuancePage>> {
+    if let IssuancesOf::User { user, coupon, .. } = &query.of {
+        let beyond = coupon_at(connection, user, coupon_range(*coupon), at_most);
+        if beyond.await?.is_some() {
+            return Ok(None);
+        }
+    }
+    issuances(connection, query).await
+}
+
+/// Returns the coupon of the user's issuance after so many others, in the order of the key.
+async fn coupon_at(
     connection: &mut SqliteConnection,
     user: &UserId,
-    coupon: Option<CouponId>,
-    count: u32,
-) -> Result<bool> {
-    let (lowest, highest) = coupon_range(coupon);
-    let beyond = sqlx::query(OF_USER_BEYOND)
-        .bind(user.as_str())
-        .bind(lowest)
-        .bind(highest)
-        .bind(count)
-        .fetch_optional(connection)
-        .await;
-    Ok(beyond.map_err(on_read)?.is_some())
+    (lowest, highest): (i64, i64),
+    offset: u32,
+) -> Result<Option<i64>> {
+    let statement = sqlx::query_scalar(COUPON_OF_USER).bind(user.as_str());
+    let statement = statement.bind(lowest).bind(highest).bind(offset);
+    statement.fetch_optional(connection).await.map_err(on_read)
 }
 
 /// Takes one step through all issuances of a user, in a snapshot that its caller has begun.
 pub(crate) async fn user_step(connection: &mut SqliteConnection, step: &UserStep) -> Result<UserStepPage> {
-    let statement = match step.place {
-        UserPlace::After(_) => OF_USER_BY_COUPON,
-        UserPlace::Within(..) => OF_USER_WITHIN,
-    };
-    // All states, so the time does not matter.
-    let statement = sqlx::query(statement)
-        .bind(0)
-        .bind(None::<&str>)
-        .bind(match step.place {
-            UserPlace::After(_) => step.limit(),
-            UserPlace::Within(..) => step.examine,
-        })
-        .bind(step.user.as_str());
-    let statement = match step.place {
+    let (coupon, after) = match step.place {
+        UserPlace::Within(coupon, after) => (coupon, after),
         UserPlace::After(after) => {
-            let (lowest, highest) = step.coupons(after);
-            statement.bind(lowest).bind(highest)
+            let range = step.coupons(after);
+            let cut = coupon_at(connection, &step.user, range, step.examine).await?;
+            let first = coupon_at(connection, &step.user, range, 0).await?;
+            match first.filter(|_| cut == first) {
+                // The first coupon is too much for the step.
+                Some(first) => (rows::coupon_id(first)?, 0),
+                None => {
+                    let (last, next) = UserStep::whole_coupons(range.1, cut);
+                    let issuances = newest(connection, step, OF_USER, [range.0, last], None).await?;
+                    return Ok(UserStepPage { issuances, next });
+                }
+            }
         }
-        UserPlace::Within(coupon, after) => statement.bind(integer(coupon.get())).bind(after.nth),
     };
-    let found = statement.fetch_all(connection).await.map_err(on_read)?;
-    let mut found: Vec<UsedIssuance> = found.iter().map(rows::used_issuance).collect::<Result<_>>()?;
-    match step.place {
-        UserPlace::After(_) => Ok(step.of_whole_coupons(found)),
-        UserPlace::Within(coupon, _) => {
-            found.sort_unstable_by_key(|used| used.issuance.id.sequence);
-            Ok(step.within(coupon, found))
-        }
+    let (id, after) = (integer(coupon.get()), integer(after));
+    let statement = sqlx::query_scalar(NTH_OF_USER).bind(step.user.as_str());
+    let statement = statement.bind(id).bind(after).bind(step.examine - 1);
+    let last: Option<i64> = statement
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(on_read)?;
+    let up_to = Some(last.unwrap_or(i64::MAX));
+    let issuances = newest(connection, step, OF_USER_WITHIN, [id, after], up_to).await?;
+    let next = step.next_within(coupon, last.and_then(|last| u64::try_from(last).ok()));
+    Ok(UserStepPage { issuances, next })
+}
+
+/// Reads the newest issuances of a step's part, which has these bounds.
+async fn newest(
+    connection: &mut SqliteConnection,
+    step: &UserStep,
+    statement: &'static str,
+    from: [i64; 2],
+    up_to: Option<i64>,
+) -> Result<Vec<UsedIssuance>> {
+    let mut statement = sqlx::query(statement)
+        .bind(step.now.as_micros())
+        .bind(step.state.map(UseState::as_str))
+        .bind(step.limit)
+        .bind(step.user.as_str());
+    for value in from.into_iter().chain(step.after()).chain(up_to) {
+        statement = statement.bind(value);
     }
+    let found = statement.fetch_all(connection).await.map_err(on_read)?;
+    found.iter().map(rows::used_issuance).collect()
 }
 
 async fn found(connection: &mut SqliteConnection, query: &IssuanceQuery) -> Result<Vec<UsedIssuance>> {
