@@ -47,13 +47,13 @@ pub(super) struct Computations {
 
 /// One computation. It goes on when its answer is too old.
 #[derive(Debug)]
-struct Computation {
+pub(super) struct Computation {
     /// When it was last requested.
     asked_at: SyncMutex<Moment>,
     /// The latest answer, and when its computation began.
     answer: SyncMutex<Option<(Arc<CouponStatistics>, Moment)>>,
     /// What was read so far. Locked while it goes on.
-    so_far: Mutex<Statistics>,
+    pub(super) so_far: Mutex<Statistics>,
 }
 
 impl Default for Computations {
@@ -68,7 +68,7 @@ impl Default for Computations {
 impl Computations {
     /// Returns the computation for this request. If there are too many, evicts the one that was requested
     /// least recently.
-    fn computation(&self, query: &StatisticsQuery, now: Moment) -> Arc<Computation> {
+    pub(super) fn computation(&self, query: &StatisticsQuery, now: Moment) -> Arc<Computation> {
         let mut kept = lock(&self.kept);
         if kept.len() >= KEPT_MAX && !kept.contains_key(query) {
             let oldest = kept

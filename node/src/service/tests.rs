@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use actors::cluster::membership::life_record::LifeRecord;
-use actors::coupon::ids::CouponId;
+use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
 use actors::coupon::offer::{Offer, Status};
 use actors::engine::Options;
 use actors::ids::{RequestKey, UserId};
 use actors::store::sqlite::{self, SqliteStore};
-use actors::time;
+use actors::time::{self, Timestamp};
 use actors::trace::Spans;
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ use std::net::Ipv4Addr;
 use tokio::net::TcpListener;
 
 use super::auth::{KeyRing, UserSource};
-use super::engine::{CouponFilter, NewCoupon, StatisticsQuery};
+use super::engine::{CouponFilter, NewCoupon, StatisticsQuery, UserCursor};
 use super::issuance_lists::IssuanceListOptions;
 use super::list::PAGE_BYTES_MAX;
 use super::store_calls::STORE_CALLS_MAX;
@@ -199,19 +199,24 @@ async fn statistics_wait_for_other_computations_no_longer_than_their_request() {
         to: None,
     };
     let client = IpAddr::from(Ipv4Addr::LOCALHOST);
-    let other = service.computations.running.acquire().await.unwrap();
-    // The second request waits for the first one, which goes on with the same statistics.
-    for _ in 0..2 {
+    let refused = async || {
         let refused = service.statistics(client, query).await;
         assert!(
             matches!(refused, Err(Error::Setback(Setback::StoreUnavailable))),
             "{refused:?}"
         );
-    }
-    testkit::poll::eventually("nothing waits any more", async || {
-        service.store_calls.0.taken() == 0
-    })
-    .await;
+        testkit::poll::eventually("nothing waits any more", async || {
+            service.store_calls.0.taken() == 0
+        })
+        .await;
+    };
+    let other = service.computations.running.acquire().await.unwrap();
+    refused().await;
+    drop(other);
+    // Another request goes on with the same statistics.
+    let same = service.computations.computation(&query, time::moment());
+    let other = same.so_far.lock().await;
+    refused().await;
     drop(other);
 }
 
@@ -282,15 +287,20 @@ async fn the_list_of_a_user_with_very_many_issuances_is_a_search() {
         let user = UserId::parse(user).unwrap();
         let options = IssuanceListOptions::default();
         let list = service.issuances_of_user(client, (user, None), options, None, 10);
-        list.await.map(|list| list.page.items.len())
+        list.await.map(|list| {
+            (
+                list.page.items.len(),
+                list.page.next.map(|next| next.id.sequence.get()),
+            )
+        })
     };
     let places: Vec<_> = (0..config.limits.client_lists)
         .map(|_| service.lists.admit(client, true).unwrap())
         .collect();
-    assert!(matches!(list("few").await, Ok(10)));
+    assert!(matches!(list("few").await, Ok((10, Some(19_992)))));
     assert!(matches!(list("many").await, Err(Error::RateLimited(_))));
     drop(places);
-    assert!(matches!(list("many").await, Ok(10)));
+    assert!(matches!(list("many").await, Ok((10, Some(9_992)))));
     // What a search kept whose request was not answered in time is used by the next request, and by no other.
     let key = PageKey {
         user: UserId::parse("many").unwrap(),
@@ -299,14 +309,21 @@ async fn the_list_of_a_user_with_very_many_issuances_is_a_search() {
         after: None,
         limit: 10,
     };
+    let fifth = UserCursor {
+        issued_at: Timestamp::from_micros(5).unwrap(),
+        id: IssuanceId {
+            coupon: coupon.coupon.id,
+            sequence: Sequence::new(5),
+        },
+    };
     let reached = Reached {
         next: None,
-        newest: Vec::new(),
-        floor: None,
+        newest: vec![fifth],
+        floor: Some(fifth),
     };
     service.user_progress.keep(&key, reached, time::moment());
-    assert!(matches!(list("many").await, Ok(0)));
-    assert!(matches!(list("many").await, Ok(10)));
+    assert!(matches!(list("many").await, Ok((1, Some(5)))));
+    assert!(matches!(list("many").await, Ok((10, Some(9_992)))));
 }
 
 #[tokio::test]

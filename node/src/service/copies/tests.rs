@@ -238,6 +238,15 @@ async fn the_number_of_slots_is_bounded() {
 }
 
 #[tokio::test]
+async fn a_copy_that_does_not_fit_evicts_a_quarter_of_all() {
+    let (copies, source) = (bounded(100, 8), Source::open());
+    for key in 1..=9 {
+        assert_eq!(copies.get(key, || source.read()).await.unwrap().unwrap().0, 1);
+    }
+    assert_eq!(copies.kept(), (vec![3, 4, 5, 6, 7, 8, 9], 7));
+}
+
+#[tokio::test]
 async fn the_bytes_of_copies_are_bounded_and_the_oldest_are_evicted_first() {
     let (copies, source) = (bounded(100, 8), Source::open());
     let read = async |key: u32, bytes: u64| {
@@ -249,7 +258,7 @@ async fn the_bytes_of_copies_are_bounded_and_the_oldest_are_evicted_first() {
         read(key, 2).await;
     }
     assert_eq!(copies.kept(), (vec![1, 2, 3, 4], 8));
-    // A quarter of all room is made at once, also if a request still has the slot of what is evicted.
+    // What is evicted takes nothing any more, also if a request still has its slot.
     let slot = copies.slot(&1);
     read(5, 1).await;
     assert_eq!(copies.kept(), (vec![2, 3, 4, 5], 7));

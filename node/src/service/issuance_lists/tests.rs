@@ -222,3 +222,37 @@ async fn what_was_found_is_not_lost_if_catching_up_takes_several_requests() {
         assert_eq!(found, expected, "{examined:?} {limit}");
     }
 }
+
+#[tokio::test]
+async fn a_page_has_the_first_of_all_issuances_that_were_found_again() {
+    let progress = IssuanceProgress::default();
+    let mut rows = Rows {
+        issued: STEP.into(),
+        usable: [30, 40].into(),
+        // The first step finds the second one, and the last step the first one.
+        uses: vec![7; 2 * USES_STEP as usize],
+    };
+    rows.uses[0] = 40;
+    rows.uses.push(30);
+    let snapshot = SearchSnapshot::alone(Box::new(rows)).await;
+    let options = IssuanceListOptions {
+        state: Some(UseState::Issued),
+        ..IssuanceListOptions::default()
+    };
+    for (limit, expected) in [(0, &[30][..]), (1, &[30, 40])] {
+        let search = Search {
+            snapshot: &snapshot,
+            progress: &progress,
+            key: key(),
+            query: options.query(IssuancesOf::Id(issuance(1).issuance.id), limit),
+            begun: Instant::now(),
+        };
+        let examined = Examined {
+            up_to: Sequence::new(STEP.into()),
+            used: UseNumber::NONE,
+        };
+        let found = search.run(Some(examined)).await.unwrap().unwrap().issuances;
+        let found: Vec<u64> = found.iter().map(|used| used.issuance.id.sequence.get()).collect();
+        assert_eq!(found, expected, "{limit}");
+    }
+}
