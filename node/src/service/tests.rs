@@ -257,6 +257,21 @@ async fn a_list_of_long_coupons_takes_no_more_memory_than_a_page() {
     }
 }
 
+/// Stores 10,001 issuances of the user `many` and 10,000 of the user `few`.
+async fn insert_many_and_few(folder: &Path, coupon: CouponId) {
+    let options = SqliteConnectOptions::new().filename(folder.join("test.db"));
+    let mut shell = options.connect().await.unwrap();
+    let issuances =
+        "WITH RECURSIVE numbers AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM numbers WHERE n < 20001)
+         INSERT INTO issuances (coupon_id, sequence, user_id, nth, request_key, issued_at)
+         SELECT ?1, n, iif(n <= 10001, 'many', 'few'), iif(n <= 10001, n, n - 10001), 'key', n FROM numbers";
+    let inserted = sqlx::query(issuances)
+        .bind(i64::try_from(coupon.get()).unwrap())
+        .execute(&mut shell)
+        .await;
+    assert_eq!(inserted.unwrap().rows_affected(), 20_001);
+}
+
 /// A list that takes several statements counts as a search of its client.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_list_of_a_user_with_very_many_issuances_is_a_search() {
@@ -271,17 +286,7 @@ async fn the_list_of_a_user_with_very_many_issuances_is_a_search() {
         .create_coupon(new_coupon(unlimited), "admin")
         .await
         .unwrap();
-    let options = SqliteConnectOptions::new().filename(folder.path().join("test.db"));
-    let mut shell = options.connect().await.unwrap();
-    let issuances =
-        "WITH RECURSIVE numbers AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM numbers WHERE n < 20001)
-         INSERT INTO issuances (coupon_id, sequence, user_id, nth, request_key, issued_at)
-         SELECT ?1, n, iif(n <= 10001, 'many', 'few'), iif(n <= 10001, n, n - 10001), 'key', n FROM numbers";
-    let inserted = sqlx::query(issuances)
-        .bind(i64::try_from(coupon.coupon.id.get()).unwrap())
-        .execute(&mut shell)
-        .await;
-    assert_eq!(inserted.unwrap().rows_affected(), 20_001);
+    insert_many_and_few(folder.path(), coupon.coupon.id).await;
     let client = IpAddr::from(Ipv4Addr::LOCALHOST);
     let list = async |user: &str| {
         let user = UserId::parse(user).unwrap();
