@@ -43,7 +43,7 @@ const CALL_LIMIT: Duration = Duration::from_secs(5);
 /// limit.
 const SLOW_COMMIT: Duration = Duration::from_millis(250);
 
-/// Once a batch takes this long, what waits behind it is moved to a lane that is free, if there is one.
+/// Once a batch takes this long, what waits behind it is moved to a lane that is idle, if there is one.
 /// Commits of a database that is only busy take less, and then it is better to wait and to share the next
 /// batch.
 const HELD_UP_MAX: Duration = Duration::from_millis(100);
@@ -213,7 +213,7 @@ impl<K: Kind> Shell<K> {
                 }
                 () = self.held_up.as_mut(), if self.is_busy => {
                     self.watch_for_hold_up();
-                    if !self.is_another_free() {
+                    if !self.is_another_idle() {
                         continue;
                     }
                     Event::TakesLong
@@ -281,11 +281,12 @@ impl<K: Kind> Shell<K> {
             .reset(tokio::time::Instant::now() + HELD_UP_MAX);
     }
 
-    /// True if another lane would take what waits here. This lane is not free while its batch takes long.
-    fn is_another_free(&self) -> bool {
+    /// True if a lane would write at once what waits here. Behind a young batch of another lane it might wait
+    /// longer than here.
+    fn is_another_idle(&self) -> bool {
         let now = time::moment();
-        let is_free = |lane: &LaneQueue<K>| choice::is_free(lane.progress.age(now));
-        self.all.upgrade().is_some_and(|all| all.iter().any(is_free))
+        let is_idle = |lane: &LaneQueue<K>| lane.progress.age(now).is_none();
+        self.all.upgrade().is_some_and(|all| all.iter().any(is_idle))
     }
 
     /// Moves a submission to a lane that is free. If none is, the submission waits here, as before.

@@ -3,7 +3,7 @@
 //! The lanes are in a fixed order, so while batches are short, all portions take the first lane and share its
 //! batches. The other lanes are for batches that take long: a slow database, a large batch, a batch that is
 //! sent again. They keep one batch from holding up all owners, and use several processors of the database.
-//! What began to wait for a batch that then takes very long is moved to a lane that is free.
+//! What began to wait for a batch that then takes very long is moved to a lane that is idle.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -60,25 +60,28 @@ pub(super) fn lane(mut ages: impl ExactSizeIterator<Item = Option<Duration>>, sh
     ages.position(is_free).unwrap_or_else(|| spread(count, shard))
 }
 
-/// Returns the index of the free lane for a portion of this shard that is moved; `None` if no lane is free. A
-/// portion that shares no batch takes any of the free lanes, because many of them in one lane would hold up
-/// all others.
+/// Returns the index of the lane for a portion of this shard that is moved: an idle one, or one whose batch is
+/// young if none is idle; `None` if all batches take long. A portion that shares no batch takes any of these
+/// lanes, because many of them in one lane would hold up all others.
 pub(super) fn free_lane(
     ages: impl Iterator<Item = Option<Duration>>,
     shard: ShardId,
     shares_batches: bool,
 ) -> Option<usize> {
-    let free = ages.enumerate().filter(|(_, age)| is_free(*age));
-    let mut free = free.map(|(lane, _)| lane);
-    if shares_batches {
-        return free.next();
-    }
-    let free: Vec<usize> = free.collect();
-    free.get(spread(free.len(), shard)).copied()
+    let free: Vec<_> = ages.enumerate().filter(|(_, age)| is_free(*age)).collect();
+    let is_any_idle = free.iter().any(|(_, age)| age.is_none());
+    let free = free.iter().filter(|(_, age)| age.is_none() || !is_any_idle);
+    let free: Vec<usize> = free.map(|(lane, _)| *lane).collect();
+    let place = if shares_batches {
+        0
+    } else {
+        spread(free.len(), shard)
+    };
+    free.get(place).copied()
 }
 
 /// True if a lane whose batch has this age takes portions.
-pub(super) fn is_free(age: Option<Duration>) -> bool {
+fn is_free(age: Option<Duration>) -> bool {
     age.is_none_or(|age| age < SHARED_TIME)
 }
 
@@ -122,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_portion_that_is_moved_takes_only_a_lane_that_is_free() {
+    fn a_portion_that_is_moved_takes_an_idle_lane_or_one_whose_batch_is_young() {
         let free =
             |ages: [_; 4], shard, shares| free_lane(ages.into_iter(), ShardId::new(shard).unwrap(), shares);
         for shard in 0..8 {
@@ -130,12 +133,12 @@ mod tests {
                 assert_eq!(free([OLD, OLD, OLD, OLD], shard, shares), None);
                 assert_eq!(free([OLD, OLD, YOUNG, OLD], shard, shares), Some(2));
             }
-            assert_eq!(free([OLD, None, YOUNG, None], shard, true), Some(1));
+            assert_eq!(free([OLD, YOUNG, None, None], shard, true), Some(2));
         }
-        let spread: Vec<_> = (0..6)
+        let spread: Vec<_> = (0..4)
             .map(|shard| free([OLD, None, YOUNG, None], shard, false))
             .collect();
-        assert_eq!(spread, [1, 2, 3, 1, 2, 3].map(Some));
+        assert_eq!(spread, [1, 3, 1, 3].map(Some));
     }
 
     #[test]

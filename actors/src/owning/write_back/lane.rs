@@ -58,7 +58,7 @@ pub enum Event<K: Kind, M> {
         /// True if the lease holds for every incarnation that [`Lane::incarnations`] returns.
         lease_holds: bool,
     },
-    /// The batch takes long, and another lane is free.
+    /// The batch takes long, and another lane is idle.
     TakesLong,
 }
 
