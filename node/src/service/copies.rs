@@ -146,36 +146,10 @@ where
         self.get_if_admitted(key, || Ok(read())).await
     }
 
-    /// Like [`Self::get`], but returns the result of a read that began after this call. Calls at the same
-    /// time share it.
-    pub(crate) async fn get_new<R>(
-        &self,
-        key: K,
-        read: impl Fn() -> R,
-    ) -> Result<Option<(V, u64)>, StoreCallError>
-    where
-        R: Future<Output = ReadResult<V>> + Send + 'static,
-    {
-        self.get_within(Duration::ZERO, key, || Ok(read())).await
-    }
-
     /// Like [`Self::get`], but `read` may refuse to start a read. This fails only the request that would have
     /// started it.
     pub(crate) async fn get_if_admitted<R>(
         &self,
-        key: K,
-        read: impl Fn() -> Result<R, StoreCallError>,
-    ) -> Result<Option<(V, u64)>, StoreCallError>
-    where
-        R: Future<Output = ReadResult<V>> + Send + 'static,
-    {
-        self.get_within(AGE_MAX, key, read).await
-    }
-
-    /// Returns a copy, or the result of a read, that was at most `age_max` old at the call.
-    async fn get_within<R>(
-        &self,
-        age_max: Duration,
         key: K,
         read: impl Fn() -> Result<R, StoreCallError>,
     ) -> Result<Option<(V, u64)>, StoreCallError>
@@ -190,7 +164,7 @@ where
                 self.from_store.increment(1);
                 return reading.await.map(|value| value.map(|value| (value, 0)));
             };
-            let looked_up = slot.lookup(now, age_max, || Ok(self.start_read(&slot, read()?)));
+            let looked_up = slot.lookup(now, || Ok(self.start_read(&slot, read()?)));
             let pending = match looked_up {
                 Ok(Lookup::Copy(value)) => {
                     self.from_copy.increment(1);
@@ -203,7 +177,7 @@ where
                 }
             };
             match pending.result.await {
-                Ok(Some(value)) if now.since(pending.began) <= age_max => {
+                Ok(Some(value)) if now.since(pending.began) <= AGE_MAX => {
                     return Ok(Some((value, slot.issued.load(Ordering::Relaxed))));
                 }
                 Ok(None) if pending.began >= now => {
@@ -383,14 +357,11 @@ impl<V: Clone> Slot<V> {
     fn lookup(
         &self,
         now: Moment,
-        age_max: Duration,
         start_read: impl FnOnce() -> Result<PendingRead<V>, StoreCallError>,
     ) -> Result<Lookup<V>, StoreCallError> {
         let mut state = self.state();
         match &state.copy {
-            Some(copy) if now.since(copy.began) <= age_max => return Ok(Lookup::Copy(copy.value.clone())),
-            // Other requests may take it.
-            Some(copy) if now.since(copy.began) <= AGE_MAX => {}
+            Some(copy) if now.since(copy.began) <= AGE_MAX => return Ok(Lookup::Copy(copy.value.clone())),
             _ => state.copy = None,
         }
         // If a read has ended and is still in the slot, it has panicked.

@@ -110,29 +110,6 @@ async fn simultaneous_requests_share_one_read() {
 }
 
 #[tokio::test]
-async fn a_new_value_is_of_a_read_that_began_after_the_request_and_is_shared() {
-    let (copies, source) = (copies(10), Source::gated());
-    let early = request(&copies, &source).await;
-    source.value.store(2, Ordering::SeqCst);
-    let new = || copies.get_new(7, || source.read());
-    let (first, second) = (new(), new());
-    let released = async { source.release(2) };
-    let (first, second, ()) = tokio::join!(first, second, released);
-    let values = [first, second].map(|read| read.unwrap().unwrap().0);
-    assert_eq!((values, source.reads()), ([2, 2], 2));
-    assert_eq!(value(early).await, Some(1));
-    // The next one does not take the copy that these have left, and others do meanwhile.
-    source.value.store(3, Ordering::SeqCst);
-    let (sharer, reading) = (Arc::clone(&copies), Arc::clone(&source));
-    let next = tokio::spawn(async move { sharer.get_new(7, || reading.read()).await });
-    tokio::task::yield_now().await;
-    assert_eq!(value(request(&copies, &source).await).await, Some(2));
-    source.release(1);
-    assert_eq!(next.await.unwrap().unwrap().unwrap().0, 3);
-    assert_eq!(source.reads(), 3);
-}
-
-#[tokio::test]
 async fn a_read_that_began_before_a_change_makes_no_copy() {
     let (copies, source) = (copies(10), Source::gated());
     let before = request(&copies, &source).await;
