@@ -18,7 +18,7 @@ use actors::coupon::ids::{CouponId, Sequence};
 use actors::coupon::uses::decide::{Quote, Terms};
 use actors::coupon::uses::{UseNumber, UseState, UsedIssuance};
 use actors::ids::UserId;
-use actors::time::{self, Timestamp};
+use actors::time::{self, Moment, Timestamp};
 
 use super::coupon_lists::{FRUITLESS_TIME_MAX, SEARCH_TIME_MAX};
 use super::engine::{
@@ -143,11 +143,17 @@ impl Service {
         let (found, now) = if query.is_search() {
             let places = self.lists.admit(client, true)?;
             let (progress, snapshots) = (Arc::clone(&self.issuance_progress), self.lists.snapshots());
+            let key = options.state.map(|state| (coupon, state, after));
             let found = self.read(async move {
                 let _places = places;
                 search(&engine, &snapshots, &progress, query).await
             });
-            found.await?.ok_or(Refusal::UnknownCoupon)?
+            let found = found.await?.ok_or(Refusal::UnknownCoupon)?;
+            // If the request was not answered in time, its client may retry, and the search need not begin anew.
+            if let Some(key) = key {
+                self.issuance_progress.end(&key, time::moment());
+            }
+            found
         } else {
             let now = query.now;
             let read = async move { engine.issuances(&query).await };
@@ -171,10 +177,10 @@ async fn search(
         let page = engine.issuances(&query).await?;
         return Ok(page.map(|page| (page, query.now)));
     };
-    let begun = Instant::now();
+    let (begun, begun_at) = (Instant::now(), time::moment());
     let key = (coupon, state, after);
     // The snapshot begins after the progress was read, so it shows every use that the progress knows.
-    let examined = progress.find(&key, time::moment());
+    let examined = progress.find(&key, begun_at);
     let snapshot = snapshots.join(engine).await?;
     query.now = snapshot.now();
     let search = Search {
@@ -183,6 +189,7 @@ async fn search(
         key,
         query,
         begun,
+        begun_at,
     };
     let found = search.run(examined).await?;
     Ok(found.map(|found| (found, snapshot.now())))
@@ -197,6 +204,8 @@ struct Search<'s> {
     query: IssuanceQuery,
     /// When the request began.
     begun: Instant,
+    /// The same by the clock of the progress.
+    begun_at: Moment,
 }
 
 impl Search<'_> {
@@ -230,14 +239,18 @@ impl Search<'_> {
             };
             examined.up_to = next;
             if is_empty {
-                self.progress.keep(&self.key, examined, time::moment());
+                self.keep(examined);
                 if took >= FRUITLESS_TIME_MAX {
                     return Err(too_long());
                 }
             }
         }
-        self.progress.end(&self.key);
         Ok(Some(found))
+    }
+
+    fn keep(&self, examined: Examined) {
+        self.progress
+            .keep(&self.key, examined, self.begun_at, time::moment());
     }
 
     /// Examines again the issuances that were used since the earlier search, up to this use. Returns those
@@ -265,14 +278,14 @@ impl Search<'_> {
             issuances.dedup_by_key(|used| used.issuance.id.sequence);
             issuances.truncate(wanted);
             if found.issuances.is_empty() {
-                self.progress.keep(&self.key, *examined, time::moment());
+                self.keep(*examined);
             }
             if examined.used < last_use && self.begun.elapsed() >= FRUITLESS_TIME_MAX {
                 // What was examined before the first issuance that was found is not in the state, so that a
                 // retry goes on there.
                 if let Some(first) = found.issuances.first() {
                     examined.up_to = first.issuance.id.sequence.previous();
-                    self.progress.keep(&self.key, *examined, time::moment());
+                    self.keep(*examined);
                 }
                 return Err(too_long());
             }

@@ -326,7 +326,8 @@ async fn the_list_of_a_user_with_very_many_issuances_is_a_search() {
         newest: vec![fifth],
         floor: Some(fifth),
     };
-    service.user_progress.keep(&key, reached, time::moment());
+    let now = time::moment();
+    service.user_progress.keep(&key, reached, now, now);
     assert!(matches!(list("many").await, Ok((1, Some(5)))));
     assert!(matches!(list("many").await, Ok((10, Some(9_992)))));
 }

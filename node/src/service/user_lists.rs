@@ -20,7 +20,7 @@ use actors::coupon::ids::{CouponId, Sequence};
 use actors::coupon::rows::{UserPlace, UserStep};
 use actors::coupon::uses::{UseState, UsedIssuance};
 use actors::ids::UserId;
-use actors::time::{self, Timestamp};
+use actors::time::{self, Moment, Timestamp};
 
 use super::coupon_lists::FRUITLESS_TIME_MAX;
 use super::engine::{
@@ -125,7 +125,7 @@ impl Service {
         };
         let found = self.store_calls.run(searching).await?;
         // If the request was not answered in time, its client may retry, and the search need not begin anew.
-        self.user_progress.end(&key);
+        self.user_progress.end(&key, time::moment());
         Ok(found)
     }
 }
@@ -148,9 +148,9 @@ async fn search(
     key: PageKey,
     query: &IssuanceQuery,
 ) -> StoreResult<(Found, Timestamp)> {
-    let asked = Instant::now();
+    let (asked, asked_at) = (Instant::now(), time::moment());
     // The snapshot begins after the progress was read, so it has every issuance that the progress knows.
-    let reached = progress.find(&key, time::moment());
+    let reached = progress.find(&key, asked_at);
     let snapshot = snapshots.join(engine).await?;
     let search = Search {
         snapshot: &snapshot,
@@ -159,6 +159,7 @@ async fn search(
         limit: query.limit,
         with_coupons: query.with_coupons,
         asked,
+        asked_at,
         begun: Instant::now(),
     };
     Ok((search.run(reached).await?, snapshot.now()))
@@ -174,6 +175,8 @@ struct Search<'s> {
     with_coupons: bool,
     /// When the request for the page came.
     asked: Instant,
+    /// The same by the clock of the progress.
+    asked_at: Moment,
     /// When the search began, after it had waited for its snapshot.
     begun: Instant,
 }
@@ -195,7 +198,7 @@ impl Search<'_> {
             next = page.next;
             if self.asked.elapsed() >= FRUITLESS_TIME_MAX {
                 self.progress
-                    .keep(&self.key, newest.reached(next), time::moment());
+                    .keep(&self.key, newest.reached(next), self.asked_at, time::moment());
             }
             if next.is_some() && self.begun.elapsed() >= FRUITLESS_TIME_MAX {
                 return Err(too_long());
@@ -203,7 +206,7 @@ impl Search<'_> {
         }
         if newest.issuances.is_empty() && newest.floor.is_some() {
             // All that earlier searches found has left the state. What else they examined is not known.
-            self.progress.end(&self.key);
+            self.progress.end(&self.key, time::moment());
             return Err(too_long());
         }
         self.found(newest).await

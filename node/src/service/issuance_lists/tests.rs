@@ -118,6 +118,7 @@ async fn search_late(rows: &Rows, progress: &IssuanceProgress, limit: u32) -> Op
         key: key(),
         query: options.query(of, limit),
         begun: Instant::now().checked_sub(FRUITLESS_TIME_MAX).unwrap(),
+        begun_at: time::moment(),
     };
     let found = search.run(progress.find(&key(), time::moment())).await;
     let found = found.ok()?.expect("the coupon exists").issuances;
@@ -148,11 +149,6 @@ async fn a_search_comes_further_in_each_request_however_many_issuances_are_used(
             rows.uses.push(77);
         }
     }
-    assert_eq!(
-        progress.find(&key(), time::moment()),
-        None,
-        "the search has ended"
-    );
 }
 
 #[tokio::test]
@@ -203,6 +199,7 @@ async fn what_was_found_is_not_lost_if_catching_up_takes_several_requests() {
         key: key(),
         query: options.query(IssuancesOf::Id(issuance(1).issuance.id), limit),
         begun: Instant::now(),
+        begun_at: time::moment(),
     };
     // A request that has time for all steps finds the same from where the earlier one began.
     for (examined, limit, expected) in [
@@ -246,6 +243,7 @@ async fn a_page_has_the_first_of_all_issuances_that_were_found_again() {
             key: key(),
             query: options.query(IssuancesOf::Id(issuance(1).issuance.id), limit),
             begun: Instant::now(),
+            begun_at: time::moment(),
         };
         let examined = Examined {
             up_to: Sequence::new(STEP.into()),

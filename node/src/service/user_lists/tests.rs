@@ -148,6 +148,7 @@ async fn search(
         limit: key.limit + 1,
         with_coupons: key.limit == 1,
         asked: since(late.asked),
+        asked_at: time::moment(),
         begun: since(late.begun),
     };
     let found = search.run(progress.find(key, time::moment())).await.ok()?;
@@ -255,7 +256,8 @@ async fn issuances_that_left_the_state_meanwhile_are_not_on_the_page() {
     }
     let kept = progress.find(&key, time::moment()).unwrap();
     let again = async |expired: &[u64]| {
-        progress.keep(&key, kept.clone(), time::moment());
+        let now = time::moment();
+        progress.keep(&key, kept.clone(), now, now);
         let rows = Rows {
             expired: expired.to_vec(),
             ..issued(&times)
