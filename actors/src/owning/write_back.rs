@@ -1,7 +1,7 @@
 //! Lanes: the tasks that store what owners decide.
 //!
 //! A batch costs the database nearly as much for one row as for ten. So portions wait for the batch under way
-//! and share the next one, unless that batch takes long: then another lane takes them ([`choice`]). An owner
+//! and share the next one, unless that batch takes long: then another lane takes them (`choice`). An owner
 //! has at most one portion in flight, so its portions cannot overtake each other, whatever lanes they take,
 //! and even if one is moved to another lane while it waits.
 //!
