@@ -169,6 +169,29 @@ async fn a_search_that_catches_up_ends_in_time_and_keeps_how_far_it_came() {
     assert_eq!(search_late(&rows, &progress, 10).await, Some(Vec::new()));
 }
 
+/// Searches for issued ones, with time for all steps, from where an earlier request stopped.
+async fn found_from(
+    snapshot: &SearchSnapshot,
+    progress: &IssuanceProgress,
+    examined: Examined,
+    limit: u32,
+) -> Vec<u64> {
+    let options = IssuanceListOptions {
+        state: Some(UseState::Issued),
+        ..IssuanceListOptions::default()
+    };
+    let search = Search {
+        snapshot,
+        progress,
+        key: key(),
+        query: options.query(IssuancesOf::Id(issuance(1).issuance.id), limit),
+        begun: Instant::now(),
+        begun_at: time::moment(),
+    };
+    let found = search.run(Some(examined)).await.unwrap().unwrap().issuances;
+    found.iter().map(|used| used.issuance.id.sequence.get()).collect()
+}
+
 #[tokio::test]
 async fn what_was_found_is_not_lost_if_catching_up_takes_several_requests() {
     let progress = IssuanceProgress::default();
@@ -189,18 +212,6 @@ async fn what_was_found_is_not_lost_if_catching_up_takes_several_requests() {
     let examined = progress.find(&key(), time::moment()).unwrap();
     assert_eq!(examined.used, UseNumber::new(USES_STEP));
     assert_eq!(examined.up_to, Sequence::new(29));
-    let options = IssuanceListOptions {
-        state: Some(UseState::Issued),
-        ..IssuanceListOptions::default()
-    };
-    let search = |limit| Search {
-        snapshot: &snapshot,
-        progress: &progress,
-        key: key(),
-        query: options.query(IssuancesOf::Id(issuance(1).issuance.id), limit),
-        begun: Instant::now(),
-        begun_at: time::moment(),
-    };
     // A request that has time for all steps finds the same from where the earlier one began.
     for (examined, limit, expected) in [
         (examined, 10, &[30, 40][..]),
@@ -210,12 +221,7 @@ async fn what_was_found_is_not_lost_if_catching_up_takes_several_requests() {
         (before, 1, &[30, 40]),
         (before, 0, &[30]),
     ] {
-        let found = search(limit).run(Some(examined)).await.unwrap().unwrap();
-        let found: Vec<u64> = found
-            .issuances
-            .iter()
-            .map(|used| used.issuance.id.sequence.get())
-            .collect();
+        let found = found_from(&snapshot, &progress, examined, limit).await;
         assert_eq!(found, expected, "{examined:?} {limit}");
     }
 }
@@ -232,25 +238,12 @@ async fn a_page_has_the_first_of_all_issuances_that_were_found_again() {
     rows.uses[0] = 40;
     rows.uses.push(30);
     let snapshot = SearchSnapshot::alone(Box::new(rows)).await;
-    let options = IssuanceListOptions {
-        state: Some(UseState::Issued),
-        ..IssuanceListOptions::default()
-    };
     for (limit, expected) in [(0, &[30][..]), (1, &[30, 40])] {
-        let search = Search {
-            snapshot: &snapshot,
-            progress: &progress,
-            key: key(),
-            query: options.query(IssuancesOf::Id(issuance(1).issuance.id), limit),
-            begun: Instant::now(),
-            begun_at: time::moment(),
-        };
         let examined = Examined {
             up_to: Sequence::new(STEP.into()),
             used: UseNumber::NONE,
         };
-        let found = search.run(Some(examined)).await.unwrap().unwrap().issuances;
-        let found: Vec<u64> = found.iter().map(|used| used.issuance.id.sequence.get()).collect();
+        let found = found_from(&snapshot, &progress, examined, limit).await;
         assert_eq!(found, expected, "{limit}");
     }
 }
