@@ -306,7 +306,7 @@ pub fn judge(ledger: &Ledger, now: Timestamp, request: &UseRequest) -> Verdict<C
         expires_at: issuance.expires_at,
     };
     match terms.decide(latest.as_ref(), own.as_ref(), now, &request.step) {
-        Decision::Make(shown) => {
+        Decision::Enter(shown) => {
             let before = latest.map(|latest| latest.kind);
             let counts = ledger.uses().counts().after(before, shown.kind, shown.returns);
             Verdict::Enter(CouponEntry::Use(Box::new(UseEntry {
@@ -322,7 +322,7 @@ pub fn judge(ledger: &Ledger, now: Timestamp, request: &UseRequest) -> Verdict<C
                 },
             })))
         }
-        Decision::Made => {
+        Decision::Replay => {
             let returns = latest.as_ref().is_some_and(|latest| latest.returns);
             let done = UseDone {
                 used: UsedIssuance { issuance, latest },

@@ -130,10 +130,10 @@ impl UseRefusal {
 /// What a step leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// This use is made.
-    Make(LatestUse),
-    /// The step was taken before.
-    Made,
+    /// This use becomes the next entry.
+    Enter(LatestUse),
+    /// The step was taken before. It is answered again, and nothing is done.
+    Replay,
     /// Nothing is done.
     Refuse(UseRefusal),
 }
@@ -177,7 +177,7 @@ impl Terms<'_> {
                 Step::Reserve { hold_seconds, .. } => Some(at.plus_seconds(*hold_seconds)),
                 _ => None,
             };
-            Decision::Make(LatestUse {
+            Decision::Enter(LatestUse {
                 kind: kind(step),
                 order: step.order().cloned(),
                 figures,
@@ -309,7 +309,7 @@ fn discount(offer: &Offer, amount: u64) -> u64 {
 fn repeated(latest: &LatestUse, own: Option<&OrderUses>, now: Timestamp, step: &Step) -> Option<Decision> {
     if let Step::Revoke { returns, .. } = step {
         let is_same = (latest.kind == UseKind::Revoked).then_some(latest.returns == *returns)?;
-        return Some(made_or_mismatch(is_same, latest));
+        return Some(replay_or_mismatch(is_same, latest));
     }
     let own = own?;
     let is_amount = |amount: u64| own.latest.figures.is_some_and(|figures| figures.amount == amount);
@@ -331,12 +331,12 @@ fn repeated(latest: &LatestUse, own: Option<&OrderUses>, now: Timestamp, step: &
         (Step::Refund { .. }, _) if own.was_refunded && has.is_none() => true,
         _ => return None,
     };
-    Some(made_or_mismatch(is_same, &own.latest))
+    Some(replay_or_mismatch(is_same, &own.latest))
 }
 
-fn made_or_mismatch(is_same: bool, before: &LatestUse) -> Decision {
+fn replay_or_mismatch(is_same: bool, before: &LatestUse) -> Decision {
     if is_same {
-        Decision::Made
+        Decision::Replay
     } else {
         Decision::Refuse(UseRefusal::OrderMismatch(Box::new(before.clone())))
     }

@@ -178,13 +178,13 @@ impl World {
             }
         }
         let leads_to = |decision: &Decision| match (decision, outcome) {
-            (Decision::Make(made), UseOutcome::Done(done)) => {
+            (Decision::Enter(made), UseOutcome::Done(done)) => {
                 let told = done.used.latest.as_ref();
                 told.is_some_and(|told| {
                     (made.kind, &made.order, made.figures) == (told.kind, &told.order, told.figures)
                 })
             }
-            (Decision::Made, UseOutcome::Replayed(_)) => true,
+            (Decision::Replay, UseOutcome::Replayed(_)) => true,
             (Decision::Refuse(refusal), UseOutcome::Refused(told)) => refusal == told,
             _ => false,
         };

@@ -75,7 +75,7 @@ impl Life {
             uses: Uses::default(),
         };
         for step in steps {
-            assert!(matches!(life.take(0, step), Decision::Make(_)), "{step:?}");
+            assert!(matches!(life.take(0, step), Decision::Enter(_)), "{step:?}");
         }
         life
     }
@@ -96,7 +96,7 @@ impl Life {
 
     fn take(&mut self, second: i64, step: &Step) -> Decision {
         let decision = self.decide(second, step);
-        if let Decision::Make(made) = &decision {
+        if let Decision::Enter(made) = &decision {
             self.push(made);
         }
         decision
@@ -125,7 +125,7 @@ impl Life {
 
     fn made(&mut self, second: i64, step: &Step) -> LatestUse {
         match self.take(second, step) {
-            Decision::Make(made) => made,
+            Decision::Enter(made) => made,
             other => panic!("{step:?}: {other:?}"),
         }
     }
@@ -195,7 +195,7 @@ fn the_same_step_again_is_made_already_and_other_figures_are_refused() {
         (vec![revoke(true)], revoke(true), Some(revoke(false))),
     ] {
         let mut life = Life::new(&steps);
-        assert_eq!(life.take(10, &again), Decision::Made, "{again:?}");
+        assert_eq!(life.take(10, &again), Decision::Replay, "{again:?}");
         if let Some(other) = other {
             let latest = Box::new(life.latest().unwrap());
             assert_eq!(
@@ -367,14 +367,14 @@ fn a_clock_that_was_set_back_makes_no_use_older_than_the_one_before() {
 fn a_late_retry_does_not_undo_what_came_after_its_step() {
     // Each step is asked for again after the steps that follow it.
     let mut life = Life::new(&[reserve("a", 2_000), release("a"), reserve("b", 3_000)]);
-    assert_eq!(life.take(10, &release("a")), Decision::Made);
+    assert_eq!(life.take(10, &release("a")), Decision::Replay);
     life.made(11, &redeem("b", None));
-    assert_eq!(life.take(12, &release("a")), Decision::Made);
+    assert_eq!(life.take(12, &release("a")), Decision::Replay);
 
     let mut life = Life::new(&[redeem("a", 2_000), refund("a")]);
     assert_eq!(
         life.take(10, &redeem("a", None)),
-        Decision::Made,
+        Decision::Replay,
         "the order was cancelled"
     );
     let refunded = Box::new(life.latest().unwrap());
@@ -383,15 +383,15 @@ fn a_late_retry_does_not_undo_what_came_after_its_step() {
         UseRefusal::OrderMismatch(refunded.clone())
     );
     life.made(11, &redeem("b", 2_000));
-    assert_eq!(life.take(12, &redeem("a", 2_000)), Decision::Made);
-    assert_eq!(life.take(12, &refund("a")), Decision::Made);
+    assert_eq!(life.take(12, &redeem("a", 2_000)), Decision::Replay);
+    assert_eq!(life.take(12, &refund("a")), Decision::Replay);
     assert_eq!(
         life.refusal(12, &redeem("a", 3_000)),
         UseRefusal::OrderMismatch(refunded)
     );
     life.made(13, &refund("b"));
     life.made(13, &revoke(false));
-    assert_eq!(life.take(14, &refund("a")), Decision::Made);
+    assert_eq!(life.take(14, &refund("a")), Decision::Replay);
     assert_eq!(life.refusal(14, &reserve("a", 2_000)), UseRefusal::Revoked);
 }
 

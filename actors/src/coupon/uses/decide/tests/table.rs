@@ -8,8 +8,8 @@ use super::*;
 /// Returns a decision in short.
 fn short(decision: &Decision) -> &'static str {
     match decision {
-        Decision::Make(_) => "make",
-        Decision::Made => "made",
+        Decision::Enter(_) => "enter",
+        Decision::Replay => "replay",
         Decision::Refuse(refusal) => match refusal {
             UseRefusal::UnknownIssuance => "UNKNOWN",
             UseRefusal::OrderMismatch(_) => "MISMATCH",
@@ -67,11 +67,11 @@ fn pay(order_name: &str) -> Step {
     redeem(order_name, 2_000)
 }
 
-/// Returns a row: `.` for make, `=` for made, otherwise the first letters of a refusal that are enough.
+/// Returns a row: `.` for an entry, `=` for a replay, otherwise enough of the first letters of a refusal.
 fn row(text: &str) -> [&'static str; 10] {
     let cells = text.split_whitespace().map(|cell| match cell {
-        "." => "make",
-        "=" => "made",
+        "." => "enter",
+        "=" => "replay",
         "MIS" => "MISMATCH",
         "REV" => "REVOKED",
         "RED" => "REDEEMED",
@@ -189,7 +189,7 @@ fn expected(made: &[LatestUse], now: i64, step: &Step) -> &'static str {
         .is_some_and(|order| [Model::Held(order.clone()), Model::Redeemed(order.clone())].contains(&model));
     let holds = has && matches!(model, Model::Held(_));
     let paid = |amount: u64| own.last().unwrap().figures.unwrap().amount == amount;
-    let again = |is_same: bool| if is_same { "made" } else { "MISMATCH" };
+    let again = |is_same: bool| if is_same { "replay" } else { "MISMATCH" };
     match step {
         Step::Reserve { amount, .. } if holds => return again(paid(*amount)),
         Step::Reserve { amount, .. } if has && !paid(*amount) => return "MISMATCH",
@@ -200,10 +200,10 @@ fn expected(made: &[LatestUse], now: i64, step: &Step) -> &'static str {
         Step::Redeem {
             amount: Some(amount), ..
         } if holds && !paid(*amount) => return "MISMATCH",
-        Step::Redeem { .. } | Step::Release { .. } if holds => return "make",
-        Step::Refund { .. } if has && !holds => return "make",
-        Step::Release { .. } if !has && place(UseKind::Released).is_some() => return "made",
-        Step::Refund { .. } if !has && place(UseKind::Refunded).is_some() => return "made",
+        Step::Redeem { .. } | Step::Release { .. } if holds => return "enter",
+        Step::Refund { .. } if has && !holds => return "enter",
+        Step::Release { .. } if !has && place(UseKind::Released).is_some() => return "replay",
+        Step::Refund { .. } if !has && place(UseKind::Refunded).is_some() => return "replay",
         Step::Revoke { returns, .. } if model == Model::Revoked => {
             return again(made.last().unwrap().returns == *returns);
         }
@@ -228,7 +228,7 @@ fn expected(made: &[LatestUse], now: i64, step: &Step) -> &'static str {
         (_, Step::Redeem { .. }) if amount.is_none() => "NOT_RESERVED",
         (_, Step::Release { .. }) => "NOT_RESERVED",
         (_, Step::Refund { .. }) => "NOT_REDEEMED",
-        _ => "make",
+        _ => "enter",
     }
 }
 
@@ -305,7 +305,7 @@ proptest! {
             let rule = expected(&made, now, &step);
             let decision = life.take(now, &step);
             prop_assert_eq!(short(&decision), rule, "{:?} after {:?}", step, made);
-            if let Decision::Make(use_made) = decision {
+            if let Decision::Enter(use_made) = decision {
                 if let Some(quote) = quote {
                     prop_assert_eq!((use_made.figures, quote.refusal), (Some(quote.figures), None));
                 }
