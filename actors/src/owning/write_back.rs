@@ -55,7 +55,7 @@ type Mailbox<K> = ActorRef<OwnerMail<K>>;
 #[derive(Debug)]
 struct LaneQueue<K: Kind> {
     queue: mpsc::Sender<Submission<K, Mailbox<K>>>,
-    progress: Arc<BatchStart>,
+    batch_start: Arc<BatchStart>,
 }
 
 /// All lanes, in their order.
@@ -90,7 +90,7 @@ impl<K: Kind> Lanes<K> {
         let delayed = Arc::new(AtomicUsize::new(0));
         let start = |all: &Weak<LaneQueues<K>>| {
             let (queue, submissions) = mpsc::channel(owners_max.max(1));
-            let progress = Arc::new(BatchStart::default());
+            let batch_start = Arc::new(BatchStart::default());
             let shell = Shell {
                 lane: Lane::default(),
                 all: Weak::clone(all),
@@ -99,7 +99,7 @@ impl<K: Kind> Lanes<K> {
                 delayed: Arc::clone(&delayed),
                 is_delayed: false,
                 is_busy: false,
-                progress: Arc::clone(&progress),
+                batch_start: Arc::clone(&batch_start),
                 call: None,
                 pause: None,
                 held_up: Box::pin(tokio::time::sleep(HELD_UP_MAX)),
@@ -109,7 +109,7 @@ impl<K: Kind> Lanes<K> {
                 metrics: handles(),
             };
             tokio::spawn(critical("a lane", shell.run(submissions)));
-            LaneQueue { queue, progress }
+            LaneQueue { queue, batch_start }
         };
         Self {
             lanes: Arc::new_cyclic(|all| (0..count.max(1)).map(|_| start(all)).collect()),
@@ -126,7 +126,7 @@ impl<K: Kind> Lanes<K> {
         mailbox: ActorRef<OwnerMail<K>>,
     ) -> bool {
         let now = time::moment();
-        let ages = self.lanes.iter().map(|lane| lane.progress.age(now));
+        let ages = self.lanes.iter().map(|lane| lane.batch_start.age(now));
         let lane = if portion.run.is_joinable() {
             choice::lane(ages, portion.shard)
         } else {
@@ -181,7 +181,7 @@ struct Shell<K: Kind> {
     is_delayed: bool,
     /// True while this lane is among the busy lanes in the metrics.
     is_busy: bool,
-    progress: Arc<BatchStart>,
+    batch_start: Arc<BatchStart>,
     call: Option<Call<K>>,
     pause: Option<Pin<Box<Sleep>>>,
     /// Ends when the batch under way takes long, and again and again after that.
@@ -243,7 +243,7 @@ impl<K: Kind> Shell<K> {
                 self.end_batch_if_over();
                 // A batch that is sent again, whole or portion by portion, keeps the time of its first attempt.
                 if !self.lane.is_delayed() && !self.lane.writes_alone() {
-                    self.progress.begin(time::moment());
+                    self.batch_start.begin(time::moment());
                     self.watch_for_hold_up();
                 }
                 let span = self.call_span("commit");
@@ -285,7 +285,7 @@ impl<K: Kind> Shell<K> {
     /// longer than here.
     fn is_another_idle(&self) -> bool {
         let now = time::moment();
-        let is_idle = |lane: &LaneQueue<K>| lane.progress.age(now).is_none();
+        let is_idle = |lane: &LaneQueue<K>| lane.batch_start.age(now).is_none();
         self.all.upgrade().is_some_and(|all| all.iter().any(is_idle))
     }
 
@@ -293,7 +293,7 @@ impl<K: Kind> Shell<K> {
     fn give_back(&mut self, submission: Submission<K, Mailbox<K>>) {
         let now = time::moment();
         let all = self.all.upgrade().unwrap_or_default();
-        let ages = all.iter().map(|lane| lane.progress.age(now));
+        let ages = all.iter().map(|lane| lane.batch_start.age(now));
         let Portion { shard, run, .. } = &submission.portion;
         let kept = match choice::free_lane(ages, *shard, run.is_joinable()) {
             Some(free) => {
@@ -338,7 +338,7 @@ impl<K: Kind> Shell<K> {
         let is_busy = self.call.is_some() || self.pause.is_some();
         if is_busy != self.is_busy {
             if !is_busy {
-                self.progress.end();
+                self.batch_start.end();
             }
             self.is_busy = is_busy;
             self.metrics
@@ -355,7 +355,7 @@ impl<K: Kind> Shell<K> {
             self.is_delayed = is_delayed;
             if is_delayed {
                 // Another lane takes what comes from now on.
-                self.progress.begin(Moment::ORIGIN);
+                self.batch_start.begin(Moment::ORIGIN);
                 self.delayed.fetch_add(1, Ordering::AcqRel);
             } else {
                 self.delayed.fetch_sub(1, Ordering::AcqRel);

@@ -144,13 +144,13 @@ mod tests {
     #[test]
     fn the_age_is_that_of_the_batch_under_way() {
         let at = |millis| Moment::at(Duration::from_millis(millis));
-        let progress = BatchStart::default();
-        assert_eq!(progress.age(at(1_000)), None);
-        progress.begin(at(1_000));
-        assert_eq!(progress.age(at(1_003)), Some(Duration::from_millis(3)));
-        progress.begin(at(1_004));
-        assert_eq!(progress.age(at(1_004)), YOUNG, "the next batch follows at once");
-        progress.end();
-        assert_eq!(progress.age(at(1_005)), None);
+        let start = BatchStart::default();
+        assert_eq!(start.age(at(1_000)), None);
+        start.begin(at(1_000));
+        assert_eq!(start.age(at(1_003)), Some(Duration::from_millis(3)));
+        start.begin(at(1_004));
+        assert_eq!(start.age(at(1_004)), YOUNG, "the next batch follows at once");
+        start.end();
+        assert_eq!(start.age(at(1_005)), None);
     }
 }
