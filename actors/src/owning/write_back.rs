@@ -464,3 +464,6 @@ fn show_fate<K: Kind>(portion: &Portion<K>, fate: Fate, metrics: &Handles, batch
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -46,7 +46,6 @@ pub struct Faults {
     loads: AtomicUsize,
     loads_held: watch::Sender<bool>,
     unreadable: Mutex<Option<CouponId>>,
-    refused: Mutex<Option<CouponId>>,
 }
 
 impl Faults {
@@ -141,16 +140,11 @@ impl Faults {
     }
 
     fn spoils(&self, batch: &Batch<CouponKind>) -> bool {
-        has(batch, *self.unreadable.lock().unwrap())
-    }
-
-    /// From now on, refuses every batch that has a portion of this coupon. `None` accepts every batch again.
-    pub fn refuse(&self, coupon: Option<CouponId>) {
-        *self.refused.lock().unwrap() = coupon;
-    }
-
-    fn refuses(&self, batch: &Batch<CouponKind>) -> bool {
-        has(batch, *self.refused.lock().unwrap())
+        let unreadable = *self.unreadable.lock().unwrap();
+        batch
+            .portions
+            .iter()
+            .any(|portion| Some(portion.id) == unreadable)
     }
 
     /// While `hold` is true, loads of coupons wait before they reach the store.
@@ -178,10 +172,6 @@ impl Faulty {
     pub fn new(store: Arc<SqliteStore>, faults: Arc<Faults>) -> Self {
         Self { store, faults }
     }
-}
-
-fn has(batch: &Batch<CouponKind>, coupon: Option<CouponId>) -> bool {
-    batch.portions.iter().any(|portion| Some(portion.id) == coupon)
 }
 
 fn refused<T>() -> Result<T> {
@@ -289,9 +279,6 @@ impl EntryStore<CouponKind> for Faulty {
             .unwrap();
         if self.faults.spoils(batch) {
             return unreadable();
-        }
-        if self.faults.refuses(batch) {
-            return refused();
         }
         let fault = self.faults.next_writes.lock().unwrap().pop_front();
         match fault {

@@ -5,15 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actors::coupon::change::ChangeOutcome;
-use actors::coupon::client::ChangeAnswer;
-use actors::coupon::ids::{CouponId, Sequence};
+use actors::coupon::ids::Sequence;
 use actors::coupon::issue::IssueOutcome;
 use actors::coupon::rows::{CouponQuery, CouponRows};
 use actors::engine::NotReady;
 use actors::owning::request::Setback;
 use actors::trace::Span;
 use testkit::poll::{eventually, within};
-use tokio::task::JoinHandle;
 
 use super::faults::Fault;
 use super::fixture::{DEADLINE, LONG, TestEngine, key, user};
@@ -186,9 +184,9 @@ async fn a_batch_that_takes_long_does_not_hold_up_other_coupons() {
     }
 }
 
-/// Starts an engine with two lanes, and makes two coupons. Changes share no batch, and those of these coupons
-/// take the same lane. The batch of the first one is held, and the other one waits behind it.
-async fn with_a_change_behind_another() -> (TestEngine, CouponId, [JoinHandle<ChangeAnswer>; 2]) {
+/// Changes share no batch, and those of these two coupons take the same lane.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_behind_a_batch_that_hangs_is_moved_to_another_lane() {
     let fixture = TestEngine::with_lanes(2).await;
     let first = fixture.coupon(None, 1).await;
     let mut other = first;
@@ -199,31 +197,14 @@ async fn with_a_change_behind_another() -> (TestEngine, CouponId, [JoinHandle<Ch
     let front = fixture.spawn_pause(first, LONG);
     eventually("a batch is out", async || fixture.faults.writes_waiting() == 1).await;
     let behind = fixture.spawn_pause(other, LONG);
-    (fixture, first, [front, behind])
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_waits_behind_a_batch_that_hangs_is_moved_to_another_lane() {
-    let (fixture, _, asked) = with_a_change_behind_another().await;
     within(LESS_THAN_A_CALL, "another batch is under way", async || {
         fixture.faults.writes_waiting() == 2
     })
     .await;
     fixture.faults.hold_writes(false);
-    for asked in asked {
+    for asked in [front, behind] {
         assert!(matches!(asked.await.unwrap(), Ok(ChangeOutcome::Done(_))));
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_waits_behind_a_batch_that_is_refused_is_moved_to_another_lane() {
-    let (fixture, first, [front, behind]) = with_a_change_behind_another().await;
-    fixture.faults.refuse(Some(first));
-    fixture.faults.hold_writes(false);
-    assert!(matches!(behind.await.unwrap(), Ok(ChangeOutcome::Done(_))));
-    assert!(!front.is_finished());
-    fixture.faults.refuse(None);
-    assert!(matches!(front.await.unwrap(), Ok(ChangeOutcome::Done(_))));
 }
 
 #[tokio::test(flavor = "multi_thread")]
