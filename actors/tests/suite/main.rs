@@ -95,6 +95,7 @@ on_each_server! {
         a_silent_server_is_given_up_in_time
         connections_that_went_silent_while_unused_are_replaced_in_time
         connections_that_went_silent_fail_no_more_than_one_call
+        a_connection_that_works_while_another_fails_its_test_is_kept
         reading_a_batch_back_is_given_up_in_time
         a_server_without_the_database_stores_nothing
         a_full_table_refuses_batches_until_there_is_room

@@ -66,12 +66,13 @@ pub(crate) struct Connections {
 #[derive(Debug)]
 struct IdleConnection {
     connection: MySqlConnection,
+    /// When it returned to the pool.
     since: Instant,
 }
 
 /// A connection in use. Dropping this closes the connection. Only [`Self::settle`] with a success keeps it.
 #[derive(Debug)]
-pub(crate) struct Taken {
+pub(crate) struct PooledConnection {
     connection: MySqlConnection,
     origin: Arc<Connections>,
     _permit: OwnedSemaphorePermit,
@@ -114,7 +115,7 @@ impl Connections {
     /// Returns a connection to a server that accepts writes.
     ///
     /// Cancel safety: a dropped future closes the connection that it was making or testing.
-    pub(crate) async fn take(self: &Arc<Self>, test_before_use: TestBeforeUse) -> Result<Taken> {
+    pub(crate) async fn take(self: &Arc<Self>, test_before_use: TestBeforeUse) -> Result<PooledConnection> {
         let limit = self.limits.take;
         let taken = timeout(limit, Box::pin(self.take_in_time(test_before_use))).await;
         taken.unwrap_or_else(|_| {
@@ -124,7 +125,7 @@ impl Connections {
         })
     }
 
-    async fn take_in_time(self: &Arc<Self>, test_before_use: TestBeforeUse) -> Result<Taken> {
+    async fn take_in_time(self: &Arc<Self>, test_before_use: TestBeforeUse) -> Result<PooledConnection> {
         let begun = Instant::now();
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         let permit = permit.map_err(|_| StoreError::NotStored("the store is closed".to_owned()))?;
@@ -133,10 +134,9 @@ impl Connections {
             since,
         }) = self.pop_idle()
         {
-            let idle = since.elapsed();
-            let is_fresh = test_before_use == TestBeforeUse::IfIdle && idle < UNTESTED_IDLE_MAX;
-            if is_fresh || self.passes_test(&mut connection, idle).await {
-                return Ok(Taken {
+            let is_fresh = test_before_use == TestBeforeUse::IfIdle && since.elapsed() < UNTESTED_IDLE_MAX;
+            if is_fresh || self.passes_test(&mut connection, since).await {
+                return Ok(PooledConnection {
                     connection,
                     origin: Arc::clone(self),
                     _permit: permit,
@@ -148,7 +148,7 @@ impl Connections {
         if let Some(canary) = &self.canary {
             canary.check_server(&mut connection).await?;
         }
-        Ok(Taken {
+        Ok(PooledConnection {
             connection,
             origin: Arc::clone(self),
             _permit: permit,
@@ -156,18 +156,21 @@ impl Connections {
         })
     }
 
-    /// Tests a connection that was unused for this long. If it fails, or is not answered in time, all unused
-    /// connections are dropped: they have probably failed for the same reason.
-    async fn passes_test(&self, connection: &mut MySqlConnection, idle: Duration) -> bool {
-        let suspect = DropIdle(self);
-        let limit = if idle < self.limits.long_idle {
+    /// Tests a connection that returned to the pool at this moment. If it fails, or is not answered in time,
+    /// the connections that were unused for as long, or longer, are dropped as well ([`DropIdle`]).
+    async fn passes_test(&self, connection: &mut MySqlConnection, since: Instant) -> bool {
+        let suspects = DropIdle {
+            connections: self,
+            since,
+        };
+        let limit = if since.elapsed() < self.limits.long_idle {
             self.limits.take
         } else {
             LONG_IDLE_TEST_LIMIT
         };
         let passes = matches!(timeout(limit, session::test(connection)).await, Ok(Ok(())));
         if passes {
-            std::mem::forget(suspect);
+            std::mem::forget(suspects);
         }
         passes
     }
@@ -189,21 +192,33 @@ impl Connections {
     }
 }
 
-/// Drops all unused connections of a pool when it is dropped, also if the test in progress is cancelled
-/// because the limit of taking a connection passed.
-struct DropIdle<'a>(&'a Connections);
+/// When this is dropped, it drops the connections of a pool that returned to it by `since`, like one that is
+/// tested and fails. They have been unused for as long or longer, so they have probably failed as well: after
+/// a fail-over all of them have, and behind a firewall the older ones. To test them one by one could take a
+/// call longer than it may wait, and to connect anew takes milliseconds. A connection that returned later has
+/// worked meanwhile, and is kept.
+///
+/// This is also dropped if a test is cancelled because the limit of taking a connection passed.
+struct DropIdle<'a> {
+    connections: &'a Connections,
+    since: Instant,
+}
 
 impl Drop for DropIdle<'_> {
     fn drop(&mut self) {
-        let mut idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let dropped = std::mem::take(&mut *idle);
+        let mut idle = self
+            .connections
+            .idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let dropped: Vec<_> = idle.extract_if(.., |idle| idle.since <= self.since).collect();
         // Closing them needs no lock.
         drop(idle);
         drop(dropped);
     }
 }
 
-impl Taken {
+impl PooledConnection {
     /// Returns the pool that the connection belongs to.
     pub(crate) fn pool(&self) -> Pool {
         self.origin.pool

@@ -10,7 +10,7 @@ use sqlx::MySqlConnection;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
-use super::connections::{Connections, Taken};
+use super::connections::{Connections, PooledConnection};
 use super::error::on_read;
 use super::{READ, within};
 use crate::store::Result;
@@ -38,7 +38,7 @@ async fn execute(connection: &mut MySqlConnection, statement: &'static str) -> R
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     /// `None` after an error.
-    pub(crate) connection: Arc<Mutex<Option<Taken>>>,
+    pub(crate) connection: Arc<Mutex<Option<PooledConnection>>>,
 }
 
 impl Snapshot {
