@@ -17,6 +17,8 @@ mod shard;
 mod store;
 mod world;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use self::world::{Breakage, World};
 
 /// Number of seeds that each `cargo test` runs. A seed takes about a thousand steps.
@@ -34,14 +36,36 @@ fn every_promise_holds_under_every_fault() {
         run(seed, Breakage::None).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         return;
     }
-    for seed in 0..SEEDS {
-        run(seed, Breakage::None).unwrap_or_else(|error| panic!("FIRSTCOME_SEED={seed}: {error}"));
-    }
+    run_all(Breakage::None).unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Runs all seeds, each in one thread, on all processors of the machine. Returns the first error.
+fn run_all(breakage: Breakage) -> Result<(), String> {
+    let next = AtomicU64::new(0);
+    let run_some = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= SEEDS {
+                return Ok(());
+            }
+            if let Err(error) = run(seed, breakage) {
+                // No thread needs to run another seed.
+                next.store(SEEDS, Ordering::Relaxed);
+                return Err(format!("FIRSTCOME_SEED={seed}: {error}"));
+            }
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(run_some)).collect();
+        let mut results = threads.into_iter().map(|thread| thread.join().unwrap());
+        results.find(Result::is_err).unwrap_or(Ok(()))
+    })
 }
 
 /// Takes one mechanism out and expects the checks to notice that. If they did not, they would prove nothing.
 fn is_noticed(breakage: Breakage) {
-    let noticed = (0..SEEDS).any(|seed| run(seed, breakage).is_err());
+    let noticed = run_all(breakage).is_err();
     assert!(noticed, "nothing notices {breakage:?} in {SEEDS} seeds");
 }
 
