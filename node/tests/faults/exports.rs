@@ -12,28 +12,38 @@ use testkit::servers::{Server, ServerKind, run};
 
 use crate::stage::Stage;
 
-/// Number of issuances: several seconds of an export.
-const ROWS: u64 = 9_999;
+/// Number of issuances: more than a second of an export.
+const ROWS: u64 = 5_999;
 
 /// How long an export may take until it breaks off: the deadline of a request, with a margin for a busy
 /// machine.
 const BREAKS_WITHIN: Duration = Duration::from_secs(8);
 
-/// Number of issuances of a large export: some 10 MB.
-const MANY_ROWS: u64 = 99_999;
+/// Number of issuances of a large export: more than 6 MB, because users are as long as they may be.
+const MANY_ROWS: u64 = 29_999;
 
-/// By how many bytes a node may grow during large exports. The rows of one take six times as much.
+/// Number of exports that are not read, while one is.
+const IDLE_READERS: usize = 7;
+
+/// By how many bytes a node may grow during large exports. The texts of all of them take twice as much, and
+/// their rows more.
 const GROWTH_BYTES_MAX: u64 = 24_000_000;
 
 /// Longer than a large export takes.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// Returns the user of an issuance, as long as it may be.
+fn user(sequence: u64) -> String {
+    format!("user-{sequence:0>123}")
+}
 
 /// Stores this many issuances in the database, without the node.
 async fn fill(stage: &Stage<'_>, coupon: u64, rows: u64) {
     let statement = format!(
         "INSERT INTO issuances (coupon_id, sequence, user_id, nth, request_key, issued_at)
          WITH RECURSIVE digits AS (SELECT 0 AS digit UNION ALL SELECT digit + 1 FROM digits WHERE digit < 9)
-         SELECT {coupon}, number, CONCAT('user-', number), 1, CONCAT('key-', number), 1795737600000000
+         SELECT {coupon}, number, CONCAT('user-', LPAD(number, 123, '0')), 1,
+                CONCAT('key-', LPAD(number, 251, '0')), 1795737600000000
            FROM (SELECT a.digit + 10 * b.digit + 100 * c.digit + 1000 * d.digit + 10000 * e.digit AS number
                    FROM digits a JOIN digits b JOIN digits c JOIN digits d JOIN digits e) AS numbers
           WHERE number BETWEEN 1 AND {rows} ORDER BY number"
@@ -88,10 +98,9 @@ async fn an_export_breaks_off_while_the_database_is_away_and_goes_on_where_it_en
         .await
     );
     let csv = String::from_utf8(csv).unwrap();
-    for (sequence, line) in csv.split("\r\n").skip(1).take(ROWS as usize).enumerate() {
-        let sequence = sequence + 1;
+    for (sequence, line) in (1..=ROWS).zip(csv.split("\r\n").skip(1)) {
         let cells: Vec<&str> = line.split(',').collect();
-        let (id, user) = (format!("{coupon}-{sequence}"), format!("user-{sequence}"));
+        let (id, user) = (format!("{coupon}-{sequence}"), user(sequence));
         assert_eq!((cells[0], cells[4]), (id.as_str(), user.as_str()), "{line}");
     }
     assert_eq!(csv.matches("\r\n").count() as u64, ROWS + 1);
@@ -121,12 +130,16 @@ async fn an_export_breaks_off_while_the_database_is_away_and_goes_on_where_it_en
     }
 }
 
-/// An export is read whole, while three readers read nothing.
+/// An export is read whole, while other readers read nothing.
 async fn exports_take_little_memory_however_large_they_are(kind: ServerKind) {
     let server = Server::shared(kind);
     let stage = Stage::on(
         server,
-        &["limits.export_rate=100000000", "http.write_timeout=60s"],
+        &[
+            "limits.export_rate=100000000",
+            "limits.exports_max=8",
+            "http.write_timeout=60s",
+        ],
     )
     .await;
     let coupon = stage.coupon(None).await;
@@ -136,14 +149,14 @@ async fn exports_take_little_memory_however_large_they_are(kind: ServerKind) {
         export(&stage, &path).await
     };
     // Connections to the database and threads take their memory only once.
-    let last = async || rest(begin(MANY_ROWS - 9_999).await, &mut Vec::new()).await;
+    let last = async || rest(begin(MANY_ROWS - 1_999).await, &mut Vec::new()).await;
     assert_eq!(
         tokio::join!(last(), last(), last(), last()),
         (true, true, true, true)
     );
     let before = stage.node.memory();
     let mut idle = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..IDLE_READERS {
         idle.push(begin(0).await);
     }
     let mut response = begin(0).await;
