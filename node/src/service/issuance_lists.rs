@@ -46,9 +46,9 @@ pub(super) type ListKey = (CouponId, UseState, Sequence);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Examined {
     /// The last of them.
-    up_to: Sequence,
+    pub(super) up_to: Sequence,
     /// The last use that was taken into account for all of them.
-    used: UseNumber,
+    pub(super) used: UseNumber,
 }
 
 /// What a list of issuances shows.

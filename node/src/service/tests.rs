@@ -7,6 +7,7 @@ use std::sync::Arc;
 use actors::cluster::membership::life_record::LifeRecord;
 use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
 use actors::coupon::offer::{Offer, Status};
+use actors::coupon::uses::{UseNumber, UseState};
 use actors::engine::Options;
 use actors::ids::{RequestKey, UserId};
 use actors::store::sqlite::{self, SqliteStore};
@@ -21,7 +22,7 @@ use tokio::net::TcpListener;
 
 use super::auth::{KeyRing, UserSource};
 use super::engine::{CouponFilter, NewCoupon, StatisticsQuery, UserCursor};
-use super::issuance_lists::IssuanceListOptions;
+use super::issuance_lists::{Examined, IssuanceListOptions};
 use super::list::PAGE_BYTES_MAX;
 use super::store_calls::STORE_CALLS_MAX;
 use super::user_lists::{PageKey, Reached};
@@ -205,7 +206,9 @@ async fn statistics_wait_for_other_computations_no_longer_than_their_request() {
             matches!(refused, Err(Error::Setback(Setback::StoreUnavailable))),
             "{refused:?}"
         );
-        testkit::poll::eventually("nothing waits any more", async || {
+        // Far longer than the request.
+        let limit = Duration::from_secs(20);
+        testkit::poll::within(limit, "nothing waits any more", async || {
             service.store_calls.0.taken() == 0
         })
         .await;
@@ -330,6 +333,34 @@ async fn the_list_of_a_user_with_very_many_issuances_is_a_search() {
     service.user_progress.keep(&key, reached, now, now);
     assert!(matches!(list("many").await, Ok((1, Some(5)))));
     assert!(matches!(list("many").await, Ok((10, Some(9_992)))));
+}
+
+/// What a search kept whose request was not answered in time is used by the next request, and by no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_progress_of_a_list_by_state_is_used_until_the_list_is_answered() {
+    let (config, folder) = (Config::default(), tempfile::tempdir().unwrap());
+    let service = service(&config);
+    start_engine(&service, &config, folder.path()).await;
+    let new = new_coupon(Offer::titled("Coupon"));
+    let coupon = service.create_coupon(new, "admin").await.unwrap().0.coupon.id;
+    insert_many_and_few(folder.path(), coupon).await;
+    let key = (coupon, UseState::Issued, Sequence::NONE);
+    let examined = Examined {
+        up_to: Sequence::new(5),
+        used: UseNumber::NONE,
+    };
+    let now = time::moment();
+    service.issuance_progress.keep(&key, examined, now, now);
+    let options = IssuanceListOptions {
+        state: Some(UseState::Issued),
+        ..IssuanceListOptions::default()
+    };
+    for expected in [6, 1] {
+        let client = IpAddr::from(Ipv4Addr::LOCALHOST);
+        let list = service.issuances_of_coupon(client, (coupon, None), options, Sequence::NONE, 10);
+        let first = list.await.unwrap().page.items[0].issuance.id.sequence;
+        assert_eq!(first, Sequence::new(expected));
+    }
 }
 
 #[tokio::test]

@@ -102,6 +102,16 @@ fn key() -> ListKey {
 /// Searches for up to `limit` issuances in a request whose time is over, so that it takes no more steps than a
 /// search always takes. Returns their sequences; `None` if the search did not end.
 async fn search_late(rows: &Rows, progress: &IssuanceProgress, limit: u32) -> Option<Vec<u64>> {
+    search_begun_at(time::moment(), rows, progress, limit).await
+}
+
+/// Does the same for a request that came at this moment.
+async fn search_begun_at(
+    begun_at: Moment,
+    rows: &Rows,
+    progress: &IssuanceProgress,
+    limit: u32,
+) -> Option<Vec<u64>> {
     let snapshot = SearchSnapshot::alone(Box::new(rows.clone())).await;
     let options = IssuanceListOptions {
         state: Some(UseState::Issued),
@@ -118,7 +128,7 @@ async fn search_late(rows: &Rows, progress: &IssuanceProgress, limit: u32) -> Op
         key: key(),
         query: options.query(of, limit),
         begun: Instant::now().checked_sub(FRUITLESS_TIME_MAX).unwrap(),
-        begun_at: time::moment(),
+        begun_at,
     };
     let found = search.run(progress.find(&key(), time::moment())).await;
     let found = found.ok()?.expect("the coupon exists").issuances;
@@ -149,6 +159,21 @@ async fn a_search_comes_further_in_each_request_however_many_issuances_are_used(
             rows.uses.push(77);
         }
     }
+}
+
+#[tokio::test]
+async fn a_search_whose_list_was_answered_meanwhile_keeps_nothing() {
+    let progress = IssuanceProgress::default();
+    let rows = Rows {
+        issued: 2 * u64::from(STEP),
+        ..Rows::default()
+    };
+    let came_at = time::moment();
+    progress.end(&key(), time::moment());
+    assert_eq!(search_begun_at(came_at, &rows, &progress, 10).await, None);
+    assert_eq!(progress.find(&key(), time::moment()), None);
+    assert_eq!(search_late(&rows, &progress, 10).await, None);
+    assert!(progress.find(&key(), time::moment()).is_some());
 }
 
 #[tokio::test]

@@ -138,6 +138,17 @@ async fn search(
     key: &PageKey,
     late: Late,
 ) -> Option<(Vec<u64>, Option<u64>)> {
+    search_asked_at(time::moment(), rows, progress, key, late).await
+}
+
+/// Does the same for a request that came at this moment.
+async fn search_asked_at(
+    asked_at: Moment,
+    rows: Rows,
+    progress: &UserProgress,
+    key: &PageKey,
+    late: Late,
+) -> Option<(Vec<u64>, Option<u64>)> {
     let long_ago = Instant::now().checked_sub(FRUITLESS_TIME_MAX).unwrap();
     let since = |is_over| if is_over { long_ago } else { Instant::now() };
     let snapshot = SearchSnapshot::alone(Box::new(rows)).await;
@@ -148,7 +159,7 @@ async fn search(
         limit: key.limit + 1,
         with_coupons: key.limit == 1,
         asked: since(late.asked),
-        asked_at: time::moment(),
+        asked_at,
         begun: since(late.begun),
     };
     let found = search.run(progress.find(key, time::moment())).await.ok()?;
@@ -243,6 +254,18 @@ async fn a_search_in_time_keeps_nothing() {
     let found = search(issued(&[40, 90, 20]), &progress, &key, IN_TIME).await;
     assert_eq!(found, Some((vec![2, 1], None)));
     assert_eq!(progress.find(&key, time::moment()), None);
+}
+
+#[tokio::test]
+async fn a_search_whose_page_was_answered_meanwhile_keeps_nothing() {
+    let (progress, key) = (UserProgress::default(), key(None, 1));
+    let rows = || issued(&[40, 90, 20]);
+    let came_at = time::moment();
+    progress.end(&key, time::moment());
+    let found = search_asked_at(came_at, rows(), &progress, &key, LATE).await;
+    assert_eq!((found, progress.find(&key, time::moment())), (None, None));
+    assert_eq!(search(rows(), &progress, &key, LATE).await, None);
+    assert!(progress.find(&key, time::moment()).is_some());
 }
 
 #[tokio::test]
