@@ -11,13 +11,13 @@ use crate::stage::Stage;
 
 /// Maximum interruption of issuing a coupon after its owner was killed.
 const TAKE_OVER_MAX: Duration = Duration::from_millis(1_500);
-/// A lease that is too long to matter: a killed node must be detected by refused connections.
-const LEASE: &str = "cluster.lease=15s";
-const CHANGE_DEADLINE: &str = "http.change_deadline=20s";
+/// A lease that is too long to matter: a killed node must be detected by refused connections. A change that
+/// widens waits for as long after a kill, and issuing may wait for that change.
+const LEASE: &str = "cluster.lease=5s";
 
 async fn the_other_nodes_take_over_from_a_killed_node(kind: ServerKind) {
     let server = Server::shared(kind);
-    let mut stage = Stage::on(server, &[LEASE, CHANGE_DEADLINE], false).await;
+    let mut stage = Stage::on(server, &[LEASE], false).await;
     let (clients, _) = stage.clients().await;
     stage.goes_on().await;
     for owner in 0..stage.members.len() {

@@ -19,7 +19,9 @@ const KEYS: [&str; 3] = [
     "cluster.beat=150ms",
     "http.change_deadline=15s",
 ];
-const LONG: Duration = Duration::from_secs(9);
+/// A longer lease, also with the time of doors after a short one.
+const LONG: Duration = Duration::from_secs(7);
+const LONG_KEY: &str = "7s";
 
 impl Stage {
     /// Makes a coupon with a quantity of one that this node owns.
@@ -52,7 +54,7 @@ impl Stage {
 async fn no_refusal_is_untrue_while_leases_differ(kind: ServerKind) {
     let server = Server::shared(kind);
     let mut stage = Stage::unstarted(server, 2, &KEYS, false).await;
-    stage.members[1].set("cluster.lease", "9s");
+    stage.members[1].set("cluster.lease", LONG_KEY);
     stage.start(&[0, 1]);
     stage.settled().await;
     let coupon = stage.last_coupon_of(1).await;
@@ -103,7 +105,7 @@ async fn the_lease_can_be_changed_node_by_node(kind: ServerKind) {
     let server = Server::shared(kind);
     let mut stage = Stage::on(server, &KEYS, false).await;
     let (clients, _) = stage.clients().await;
-    for lease in ["9s", "1500ms"] {
+    for lease in [LONG_KEY, "1500ms"] {
         for changed in 0..NODES {
             stage.stop(changed);
             stage.members[changed].set("cluster.lease", lease);
@@ -118,7 +120,7 @@ async fn the_lease_can_be_changed_node_by_node(kind: ServerKind) {
                 println!("a node with the lease {lease} hangs: taken over after {took:?}");
                 stage.members[0].resume();
                 stage.settled().await;
-                let (is_long, limit) = (lease == "9s", Duration::from_secs(6));
+                let (is_long, limit) = (lease == LONG_KEY, Duration::from_secs(5));
                 assert_eq!(took > limit, is_long, "{took:?} with the lease {lease}");
             }
         }
@@ -132,7 +134,7 @@ async fn the_lease_can_be_changed_node_by_node(kind: ServerKind) {
 async fn a_node_that_was_ended_long_ago_makes_no_change_wait(kind: ServerKind) {
     let server = Server::shared(kind);
     let mut stage = Stage::unstarted(server, 2, &KEYS, false).await;
-    stage.members[1].set("cluster.lease", "9s");
+    stage.members[1].set("cluster.lease", LONG_KEY);
     stage.start(&[0, 1]);
     stage.settled().await;
     let coupon = stage.coupon(Some(1)).await;
