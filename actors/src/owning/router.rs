@@ -31,8 +31,8 @@ use crate::peer_names;
 use crate::time::{self, Moment};
 use crate::trace::{Span, SpanKind};
 
-/// Default maximum number of requests in all queues of a node: as many as four owners may have. With their
-/// waiting connections they take some 100 MB.
+/// Default maximum number of requests in all queues of a node: as many as four owners may have. Each takes
+/// about 500 bytes, so all of them take some 120 MB. The connections of clients that wait take more.
 pub const REQUESTS_MAX: usize = 262_144;
 
 /// Maximum number of requests of a node that wait while their shard moves: as many as reach a busy node in a
