@@ -4,10 +4,13 @@
 //! A retry of a release or a refund may come after another order used the issuance. So the orders that gave
 //! it back are remembered too, the last few of each issuance.
 
+mod packed_order;
+
 use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
+use self::packed_order::PackedOrder;
 use crate::coupon::ids::Sequence;
 use crate::coupon::uses::{Figures, LatestUse, Use, UseCounts, UseKind, UseNumber};
 use crate::ids::{ORDER_ID_BYTES_MAX, OrderId};
@@ -115,8 +118,8 @@ struct Record {
     /// Where the order's room begins in the block's texts.
     text: u32,
     order_room: u8,
-    /// 0 if it is revoked, which no order does.
-    order_bytes: u8,
+    /// As [`PackedOrder::length`]; 0 if it is revoked, which no order does.
+    order_length: u8,
     kind: UseKind,
     returns: bool,
     /// True if the order has ever released the issuance.
@@ -140,11 +143,11 @@ impl Record {
         Timestamp::from_micros(self.hold_until).filter(|_| self.hold_until != NO_HOLD)
     }
 
-    fn shown(&self, order: Option<&str>) -> LatestUse {
+    fn shown(&self, order: Option<PackedOrder<'_>>) -> LatestUse {
         LatestUse {
             kind: self.kind,
             figures: order.map(|_| self.figures),
-            order: order.map(|order| OrderId::parse(order).expect("checked when it was taken")),
+            order: order.map(|order| order.unpacked()),
             hold_until: self.hold_until(),
             returns: self.returns,
             at: self.at,
@@ -168,18 +171,16 @@ impl Block {
         }
     }
 
-    fn order(&self, record: &Record) -> Option<&str> {
-        let text = &self.texts[record.text as usize..][..usize::from(record.order_bytes)];
-        let order = std::str::from_utf8(text).expect("taken from a str");
-        (!order.is_empty()).then_some(order)
+    fn order(&self, record: &Record) -> Option<PackedOrder<'_>> {
+        PackedOrder::read(&self.texts[record.text as usize..], record.order_length)
     }
 
     /// Writes an order into the room that the record has, or into new room if it does not fit.
-    fn write(&mut self, record: &mut Record, order: Option<&str>) {
-        let order = order.unwrap_or_default();
+    fn write(&mut self, record: &mut Record, order: Option<PackedOrder<'_>>) {
+        record.order_length = order.map_or(0, |order| order.length());
+        let order = order.as_ref().map_or(&[][..], PackedOrder::bytes);
         // An order has at most 64 bytes, and a block at most 1,024 records with two rooms each.
-        record.order_bytes = order.len() as u8;
-        if record.order_bytes > record.order_room {
+        if order.len() > usize::from(record.order_room) {
             // The second room is for any order, so that a record leaves at most one room unused.
             let is_first = record.order_room == 0;
             let room = if is_first { order.len() } else { ORDER_ID_BYTES_MAX };
@@ -187,7 +188,7 @@ impl Block {
             record.order_room = room as u8;
             self.texts.resize(self.texts.len() + room, 0);
         }
-        self.texts[record.text as usize..][..order.len()].copy_from_slice(order.as_bytes());
+        self.texts[record.text as usize..][..order.len()].copy_from_slice(order);
     }
 }
 
@@ -218,10 +219,13 @@ impl Uses {
     /// Returns what this order did with an issuance; `None` if it did nothing, or nothing that is remembered.
     pub fn by_order(&self, sequence: Sequence, order: &OrderId) -> Option<OrderUses> {
         let sequence = u32::try_from(sequence.get()).ok()?;
-        let is_own = |(_, found): &(&Record, Option<&str>)| *found == Some(order.as_str());
+        let order = PackedOrder::new(order.as_str());
+        let is_own = |(_, found): &(&Record, Option<PackedOrder<'_>>)| *found == Some(order);
         let earlier = || {
             let mut orders = self.earlier.get(&sequence)?.iter();
-            orders.find_map(|earlier| Some((&earlier.record, Some(&*earlier.order))).filter(is_own))
+            orders.find_map(|earlier| {
+                Some((&earlier.record, Some(PackedOrder::new(&earlier.order)))).filter(is_own)
+            })
         };
         let (record, order) = self.find(sequence).filter(is_own).or_else(earlier)?;
         Some(OrderUses {
@@ -239,7 +243,7 @@ impl Uses {
             .and_then(|last| self.find(u32::try_from(last.get()).ok()?));
         found.is_some_and(|(record, order)| {
             record.kind == other.kind
-                && order == other.order
+                && order == other.order.map(PackedOrder::new)
                 && order.map(|_| record.figures) == other.figures
                 && (record.hold_until(), record.returns) == (other.hold_until, other.returns)
                 && record.at == other.at
@@ -296,6 +300,7 @@ impl Uses {
 
     /// Puts a use in the place of its issuance.
     fn put(&mut self, sequence: u32, next: &LoadedUse<'_>) {
+        let order = next.order.map(PackedOrder::new);
         let mut record = Record {
             at: next.at,
             hold_until: next.hold_until.map_or(NO_HOLD, Timestamp::as_micros),
@@ -306,14 +311,14 @@ impl Uses {
             sequence,
             text: 0,
             order_room: 0,
-            order_bytes: 0,
+            order_length: 0,
             kind: next.kind,
             returns: next.returns,
             has_released: next.kind == UseKind::Released,
             was_refunded: next.kind == UseKind::Refunded,
         };
         if let Some(place) = self.place(sequence) {
-            return self.replace(place, record, next.order);
+            return self.replace(place, record, order);
         }
         if self
             .blocks
@@ -324,7 +329,7 @@ impl Uses {
                 .push(self.blocks.last().map_or_else(Block::default, Block::successor));
         }
         if let Some(block) = self.blocks.last_mut() {
-            block.write(&mut record, next.order);
+            block.write(&mut record, order);
             block.records.push(record);
         }
         let (place, blocks, hasher) = (self.count, &self.blocks, &self.hasher);
@@ -335,7 +340,7 @@ impl Uses {
     }
 
     /// Puts a use in the place of one before it of the same issuance.
-    fn replace(&mut self, place: u32, mut record: Record, order: Option<&str>) {
+    fn replace(&mut self, place: u32, mut record: Record, order: Option<PackedOrder<'_>>) {
         let (block, place) = split(place);
         let block = &mut self.blocks[block];
         let before = block.records[place];
@@ -343,7 +348,7 @@ impl Uses {
         if order_before == order {
             record.follow(&before);
         } else {
-            let is_own = |earlier: &EarlierOrder| Some(&*earlier.order) == order;
+            let is_own = |earlier: &EarlierOrder| Some(PackedOrder::new(&earlier.order)) == order;
             if let Some(orders) = self.earlier.get_mut(&record.sequence)
                 && let Some(own) = orders.iter().position(is_own)
             {
@@ -368,7 +373,7 @@ impl Uses {
             .copied()
     }
 
-    fn find(&self, sequence: u32) -> Option<(&Record, Option<&str>)> {
+    fn find(&self, sequence: u32) -> Option<(&Record, Option<PackedOrder<'_>>)> {
         let (block, place) = split(self.place(sequence)?);
         let record = &self.blocks[block].records[place];
         Some((record, self.blocks[block].order(record)))
@@ -376,7 +381,7 @@ impl Uses {
 }
 
 /// Adds the latest use of an order that gave the issuance back.
-fn remember(earlier: &mut Vec<EarlierOrder>, record: Record, order: &str) {
+fn remember(earlier: &mut Vec<EarlierOrder>, record: Record, order: PackedOrder<'_>) {
     if earlier.len() == EARLIER_ORDERS_MAX {
         earlier.remove(0);
     }
@@ -384,7 +389,7 @@ fn remember(earlier: &mut Vec<EarlierOrder>, record: Record, order: &str) {
     earlier.reserve_exact(1);
     earlier.push(EarlierOrder {
         record,
-        order: order.into(),
+        order: order.unpacked().as_str().into(),
     });
 }
 

@@ -111,13 +111,13 @@ fn a_use_that_no_owner_can_have_written_is_refused() {
 }
 
 #[test]
-fn three_hundred_thousand_uses_take_less_than_32_megabytes() {
+fn three_hundred_thousand_uses_take_less_than_24_megabytes() {
     let mut uses = Uses::default();
     for number in 1..=300_000_u64 {
         let order = format!("0c8fb9d4-6a1e-4f0e-9c3b-{number:012}");
         uses.push(&reserved(number, number * 3, &order)).unwrap();
     }
-    assert!(uses.bytes() < 32_000_000, "{} bytes", uses.bytes());
+    assert!(uses.bytes() < 24_000_000, "{} bytes", uses.bytes());
     assert_eq!(size_of::<Record>(), 48);
 }
 
