@@ -16,10 +16,14 @@ use crate::recorder::HttpRecorder;
 
 mod checkout;
 
-use checkout::{Paid, Pool};
+use checkout::{Paid, Pool, Scarce};
 
 /// The initial quantity of the first coupon. The second coupon has no limit.
 pub const TOTAL: u64 = 1_000;
+
+/// The quantity of the third coupon: so few that they are soon given out, and then only what is given back is
+/// issued.
+pub const FEW: u64 = 20;
 
 /// How long a request may take to get a definite answer once the faults are over.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
@@ -42,7 +46,7 @@ struct ClientTask {
     client: Client,
     addresses: watch::Receiver<Vec<String>>,
     history: Arc<HttpRecorder>,
-    coupons: [u64; 2],
+    coupons: [u64; 3],
     next: Arc<AtomicU64>,
     over: Arc<AtomicBool>,
     /// Time between two requests of a client.
@@ -50,6 +54,7 @@ struct ClientTask {
     /// The administrator reads this lock during a change, and a client during an order.
     changing: Arc<RwLock<()>>,
     pool: Arc<Pool>,
+    scarce: Arc<Scarce>,
     paid: Paid,
 }
 
@@ -58,6 +63,7 @@ pub struct Clients {
     over: Arc<AtomicBool>,
     addresses: watch::Sender<Vec<String>>,
     changing: Arc<RwLock<()>>,
+    scarce: Arc<Scarce>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -66,16 +72,18 @@ impl Clients {
     ///
     /// # Panics
     /// If a coupon is not made.
-    pub async fn coupons(client: &Client, address: &str, history: &HttpRecorder) -> [u64; 2] {
-        let [first, second] = checkout::offers();
+    pub async fn coupons(client: &Client, address: &str, history: &HttpRecorder) -> [u64; 3] {
+        let [first, second, third] = checkout::offers();
         [
             history.create_like(client, address, &first).await,
             history.create_like(client, address, &second).await,
+            history.create_like(client, address, &third).await,
         ]
     }
 
     /// Starts this many clients. Each request goes to a random one of these addresses, and asks for a random
-    /// one of the two coupons. The quantity of the first coupon is [`TOTAL`]; the second coupon has no limit.
+    /// one of the three coupons, less often for the third one. The quantity of the first coupon is [`TOTAL`],
+    /// and that of the third one [`FEW`]; the second coupon has no limit.
     pub fn begin(
         number: u64,
         pace: Duration,
@@ -83,11 +91,12 @@ impl Clients {
         client: &Client,
         addresses: &[String],
         history: &Arc<HttpRecorder>,
-        coupons: [u64; 2],
+        coupons: [u64; 3],
     ) -> Self {
         let (sender, addresses) = watch::channel(addresses.to_vec());
-        let (next, over, changing) = (
+        let (next, scarce, over, changing) = (
             Arc::default(),
+            Arc::<Scarce>::default(),
             Arc::new(AtomicBool::new(false)),
             Arc::new(RwLock::new(())),
         );
@@ -102,6 +111,7 @@ impl Clients {
             pace,
             changing: Arc::clone(&changing),
             pool: Arc::default(),
+            scarce: Arc::clone(&scarce),
             paid: Paid::new(),
         };
         let client_task = |number| {
@@ -116,6 +126,7 @@ impl Clients {
             over,
             addresses: sender,
             changing,
+            scarce,
             tasks,
         }
     }
@@ -128,6 +139,11 @@ impl Clients {
     /// Returns the sender with which a load balancer changes the addresses.
     pub fn addresses(&self) -> watch::Sender<Vec<String>> {
         self.addresses.clone()
+    }
+
+    /// Returns how many of the third coupon were issued beyond its quantity, because others were given back.
+    pub fn issued_again(&self) -> u64 {
+        self.scarce.issued().saturating_sub(FEW)
     }
 
     /// Keeps the administrator from changing anything, and clients from using what they were issued, until
@@ -184,7 +200,10 @@ impl ClientTask {
             {
                 self.check_out(&mut rng, number).await;
             }
-            let coupon = self.coupons[rng.random_range(0..2)];
+            let coupon = match rng.random_range(0..8) {
+                0 => self.coupons[2],
+                other => self.coupons[other % 2],
+            };
             self.request(
                 &mut rng,
                 coupon,
@@ -208,8 +227,10 @@ impl ClientTask {
                 .await
             {
                 Some((status, body)) if status != 503 => {
-                    if let Some(id) = body["id"].as_str() {
-                        self.pool.add(id);
+                    match body["id"].as_str() {
+                        Some(id) if coupon == self.coupons[2] => self.scarce.add(id),
+                        Some(id) => self.pool.add(id),
+                        None => {}
                     }
                     return;
                 }
@@ -231,26 +252,31 @@ impl ClientTask {
     }
 
     /// Pauses and resumes the first coupon, raises its quantity and changes what it takes off. The second
-    /// coupon stays open, so that requests for it succeed as long as an owner decides.
+    /// coupon stays open, so that requests for it succeed as long as an owner decides. Of the third coupon,
+    /// issuances are given back to the quantity.
     async fn change_until_over(mut self, mut rng: StdRng) {
         let mut total = TOTAL;
         while !self.over.load(Ordering::Relaxed) {
             let coupon = self.coupons[0];
-            let change = match rng.random_range(0..5) {
-                0 => json!("pause"),
-                1 | 2 => json!("resume"),
-                3 => json!({"patch": checkout::other_discount(&mut rng)}),
-                _ => {
+            let change = match rng.random_range(0..6) {
+                0 => Some(json!("pause")),
+                1 | 2 => Some(json!("resume")),
+                3 => Some(json!({"patch": checkout::other_discount(&mut rng)})),
+                4 => {
                     total += rng.random_range(0..500);
-                    json!({"patch": {"total_quantity": total}})
+                    Some(json!({"patch": {"total_quantity": total}}))
                 }
+                _ => None,
             };
             let address = self.any_address(&mut rng);
             let changing = Arc::clone(&self.changing).read_owned().await;
             if self.over.load(Ordering::Relaxed) {
                 return;
             }
-            self.history.change(&self.client, &address, coupon, change).await;
+            match change {
+                Some(change) => drop(self.history.change(&self.client, &address, coupon, change).await),
+                None => self.give_back(&mut rng).await,
+            }
             drop(changing);
             let _ = tokio::time::timeout(
                 Duration::from_millis(rng.random_range(1..40)),

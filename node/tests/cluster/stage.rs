@@ -89,8 +89,8 @@ impl Stage {
         self.members.iter().map(|member| member.address.clone()).collect()
     }
 
-    /// Starts clients and an administrator of two coupons, at the nodes that run now.
-    pub async fn clients(&self) -> (Clients, [u64; 2]) {
+    /// Starts clients and an administrator of three coupons, at the nodes that run now.
+    pub async fn clients(&self) -> (Clients, [u64; 3]) {
         let seed = from_environment("FIRSTCOME_SEED").unwrap_or_else(rand::random);
         println!("FIRSTCOME_SEED={seed}");
         let addresses: Vec<String> = self.running().map(|member| member.address.clone()).collect();

@@ -7,6 +7,7 @@ use crate::FIRSTCOME;
 use std::sync::Arc;
 use std::time::Duration;
 use testkit::on_each_server;
+use testkit::poll::eventually;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -65,6 +66,10 @@ async fn rounds_of_kills(server: Option<&Server>, rounds: u64) {
             }
         }
     }
+    eventually("what was given back is issued again", async || {
+        clients.issued_again() > 0
+    })
+    .await;
     clients.end().await;
     let report = history.judge(&process.address).await;
     assert!(report.issuances > rounds, "there was hardly any load");

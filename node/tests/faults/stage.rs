@@ -53,8 +53,8 @@ impl<'s> Stage<'s> {
         }
     }
 
-    /// Starts this many clients and an administrator of two coupons.
-    pub async fn clients(&self, number: u64) -> (Clients, [u64; 2]) {
+    /// Starts this many clients and an administrator of three coupons.
+    pub async fn clients(&self, number: u64) -> (Clients, [u64; 3]) {
         let seed = from_environment("FIRSTCOME_SEED").unwrap_or_else(rand::random);
         println!("FIRSTCOME_SEED={seed}");
         let coupons = Clients::coupons(&self.client, &self.node.address, &self.history).await;
@@ -96,8 +96,8 @@ impl<'s> Stage<'s> {
         assert!(matches!(answer, Some((200, _))), "{answer:?}");
     }
 
-    /// Opens both coupons and keeps them and their issuances from being changed until the guard is dropped.
-    pub async fn without_changes(&self, clients: &Clients, coupons: [u64; 2]) -> Quiet {
+    /// Opens all coupons and keeps them and their issuances from being changed until the guard is dropped.
+    pub async fn without_changes(&self, clients: &Clients, coupons: [u64; 3]) -> Quiet {
         let quiet = clients.without_changes().await;
         for coupon in coupons {
             self.change(coupon, "resume").await;

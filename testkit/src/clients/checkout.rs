@@ -1,7 +1,7 @@
 //! Orders that use issuances: they ask for quotes, reserve, redeem, release and refund, repeat steps, and
 //! contend for a few issuances.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
 use rand::rngs::StdRng;
@@ -37,6 +37,38 @@ impl Pool {
     fn any(&self, rng: &mut StdRng) -> Option<String> {
         let pool = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         (!pool.is_empty()).then(|| pool[rng.random_range(0..pool.len())].clone())
+    }
+}
+
+/// Issuances of the third coupon, which no order uses.
+#[derive(Debug, Default)]
+pub struct Scarce(Mutex<ScarceIssuances>);
+
+#[derive(Debug, Default)]
+struct ScarceIssuances {
+    known: HashSet<String>,
+    /// Those that were not given back, oldest first.
+    kept: VecDeque<String>,
+}
+
+impl Scarce {
+    /// Adds an issuance that a client was issued, maybe once more.
+    pub fn add(&self, issuance: &str) {
+        let mut issuances = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if issuances.known.insert(issuance.to_owned()) {
+            issuances.kept.push_back(issuance.to_owned());
+        }
+    }
+
+    /// Returns how many were issued.
+    pub fn issued(&self) -> u64 {
+        let issuances = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        issuances.known.len() as u64
+    }
+
+    fn take(&self) -> Option<String> {
+        let mut issuances = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        issuances.kept.pop_front()
     }
 }
 
@@ -175,6 +207,14 @@ impl ClientTask {
         }
     }
 
+    /// Gives an issuance of the third coupon back to its quantity, so that another client is issued one.
+    pub(super) async fn give_back(&mut self, rng: &mut StdRng) {
+        if let Some(issuance) = self.scarce.take() {
+            let body = json!({"reason": "a test", "return_quantity": true});
+            self.step(rng, &issuance, "revoke", &body).await;
+        }
+    }
+
     /// Takes a step, and repeats it until there is a definite answer. Returns its status.
     async fn step(&mut self, rng: &mut StdRng, issuance: &str, step: &str, body: &Value) -> u16 {
         self.answer(rng, issuance, step, body).await.0
@@ -194,13 +234,14 @@ impl ClientTask {
 }
 
 /// Returns the bodies with which the coupons of a test are made. The first has [`TOTAL`](super::TOTAL), the
-/// second no limit.
-pub fn offers() -> [Value; 2] {
+/// second no limit, the third [`FEW`](super::FEW).
+pub fn offers() -> [Value; 3] {
     let rate = json!({"title": "a rate", "total_quantity": super::TOTAL, "use_within_days": 30,
         "discount": {"kind": "rate", "value": 15}, "max_discount": 5_000, "min_order_amount": 2_000});
     let amount = json!({"title": "an amount", "total_quantity": null, "use_within_days": 30,
         "discount": {"kind": "amount", "value": 3_000}});
-    [rate, amount]
+    let few = json!({"title": "few", "total_quantity": super::FEW});
+    [rate, amount, few]
 }
 
 /// Returns a patch of the first coupon's discount.
