@@ -4,21 +4,26 @@ No empty array is sent as a body. It counts as no body, as the document says in 
 generated clients could not leave the body out.
 
 Requests for issuances ask for some that exist. Random ids are of none, and so no step of a checkout would ever be
-taken. HOST and ADMIN_TOKEN name the node on which the issuances are made. When the run ends, SEEN, if it is set,
-gets a line for each operation on an issuance that was answered 200.
+taken. What is to be released is reserved before, and what is to be refunded is redeemed before. HOST and ADMIN_TOKEN
+name the node on which the issuances are made. When the run ends, SEEN, if it is set, gets a line for each operation
+on an issuance that was answered 200.
 """
 
 import atexit
 import json
 import os
 import re
+import urllib.error
 import urllib.request
 import zlib
 
 import schemathesis
 
-# Few issuances and orders, so that steps follow each other. A revoked issuance takes no step any more.
-TO_USE, TO_REVOKE = 3, 2
+# Few issuances and orders, so that steps follow each other. A revoked issuance takes no step any more, and others are
+# released and refunded only, so that no other order has them.
+TO_USE = 3
+OTHERS = {"/revoke": range(3, 5), "/release": range(5, 6), "/refund": range(6, 7)}
+BEFORE = {"/release": "reserve", "/refund": "redeem"}
 ORDERS = 2
 USES = re.compile(r"/v1/issuances/\{id\}(/.*)?$")
 ISSUANCE = re.compile(r"[1-9][0-9]{0,15}-[1-9][0-9]{0,15}")
@@ -28,6 +33,10 @@ issuances = []
 seen = set()
 
 
+def admin():
+    return {"Authorization": f"Bearer {os.environ['ADMIN_TOKEN']}", "Content-Type": "application/json"}
+
+
 def post(path, headers, body=b""):
     request = urllib.request.Request(os.environ["HOST"] + path, data=body, headers=headers, method="POST")
     with urllib.request.urlopen(request, timeout=10) as answer:
@@ -35,13 +44,13 @@ def post(path, headers, body=b""):
 
 
 def made():
-    """Returns the ids of issuances, which the first call makes. Those to be revoked are the last ones."""
+    """Returns the ids of issuances, which the first call makes. Those in the range of TO_USE are for any step."""
     if not issuances:
-        admin = {"Authorization": f"Bearer {os.environ['ADMIN_TOKEN']}", "Content-Type": "application/json"}
         coupon = {"title": "schemathesis", "total_quantity": None, "discount": {"kind": "rate", "value": 15}}
-        coupon = post("/v1/coupons", admin, json.dumps(coupon).encode())
+        coupon = post("/v1/coupons", admin(), json.dumps(coupon).encode())
         path = f"/v1/coupons/{coupon['id']}/issuances"
-        issuances.extend(post(path, {"X-User-Id": f"schemathesis-{n}"})["id"] for n in range(TO_USE + TO_REVOKE))
+        count = max(others.stop for others in OTHERS.values())
+        issuances.extend(post(path, {"X-User-Id": f"schemathesis-{n}"})["id"] for n in range(count))
     return issuances
 
 
@@ -63,18 +72,35 @@ def map_path_parameters(context, path_parameters):
     wanted = (path_parameters or {}).get("id")
     # What is no id stays: it must be refused.
     if uses and isinstance(wanted, str) and ISSUANCE.fullmatch(wanted) and zlib.crc32(wanted.encode()[::-1]) % 4:
-        is_last = uses[1] == "/revoke"
-        return {**path_parameters, "id": chosen(wanted, made()[TO_USE:] if is_last else made()[:TO_USE])}
+        among = OTHERS.get(uses[1], range(TO_USE))
+        return {**path_parameters, "id": chosen(wanted, made()[among.start : among.stop])}
     return path_parameters
 
 
 @schemathesis.hook
 def map_body(context, body):
-    """Puts one of few orders in the place of any."""
+    """Puts one of few orders in the place of any, and in that of one that gives back, the one that has the issuance."""
     order = body.get("order_id") if isinstance(body, dict) else None
     if isinstance(order, str) and ORDER.fullmatch(order):
-        return {**body, "order_id": chosen(order, [f"order-{n}" for n in range(ORDERS)])}
+        uses = USES.match(context.operation.path)
+        count = 1 if uses and uses[1] in BEFORE else ORDERS
+        return {**body, "order_id": chosen(order, [f"order-{n}" for n in range(count)])}
     return body
+
+
+@schemathesis.hook
+def before_call(context, case, kwargs):
+    """Takes the step before a release or a refund."""
+    uses = USES.match(case.operation.path)
+    wanted = (case.path_parameters or {}).get("id")
+    if uses and uses[1] in BEFORE and wanted in issuances[TO_USE:]:
+        body = json.dumps({"order_id": "order-0", "order_amount": 10_000}).encode()
+        try:
+            post(f"/v1/issuances/{wanted}/{BEFORE[uses[1]]}", admin(), body)
+        except urllib.error.HTTPError as refusal:
+            # A sequence of requests, which follow links of the document, may have used the issuance.
+            if refusal.code != 409:
+                raise
 
 
 @schemathesis.hook
