@@ -171,10 +171,8 @@ impl Terms<'_> {
             None => self.check(latest, now, step),
         };
         figures.map_or_else(Decision::Refuse, |figures| {
-            // The clock may have been set back, or another node's clock may be behind.
-            let at = latest.map_or(now, |latest| now.max(latest.at));
             let hold_until = match step {
-                Step::Reserve { hold_seconds, .. } => Some(at.plus_seconds(*hold_seconds)),
+                Step::Reserve { hold_seconds, .. } => Some(now.plus_seconds(*hold_seconds)),
                 _ => None,
             };
             Decision::Enter(LatestUse {
@@ -183,7 +181,9 @@ impl Terms<'_> {
                 figures,
                 hold_until,
                 returns: matches!(step, Step::Revoke { returns: true, .. }),
-                at,
+                // If the clock was set back, this may be before the use before. Were it not the time of the
+                // decision, rows would not show which hold had lapsed, and a hold would last too long.
+                at: now,
             })
         })
     }

@@ -159,12 +159,10 @@ impl Shop {
             Outcome::Made(figures) => (Some(figures), false),
             Outcome::Replayed => (None, true),
         };
-        let before = self.life(sequence).last().cloned();
         if let Some(figures) = figures {
             let number = self.used().len() as u64 + 1;
-            let at = before.map_or(now, |before| before.shown.at.max(now));
             let hold = match step {
-                Step::Reserve { hold_seconds, .. } => Some(at.plus_seconds(*hold_seconds)),
+                Step::Reserve { hold_seconds, .. } => Some(now.plus_seconds(*hold_seconds)),
                 _ => None,
             };
             self.used().push(UseRow {
@@ -175,7 +173,7 @@ impl Shop {
                     order: step.order().cloned(),
                     figures,
                     hold_until: hold,
-                    at,
+                    at: now,
                 },
                 returns: matches!(step, Step::Revoke { returns: true }),
                 counts: None,

@@ -56,7 +56,8 @@ impl Uses<'_> {
                     "an order redeems it again after its refund, and has not reserved it",
                 );
             }
-            match figures(before.map(|row| &row.shown), row, issuance.expires_at) {
+            let shown = before.map(|row| &row.shown);
+            match figures(shown, row, issuance.expires_at, self.tolerance) {
                 Err((kind, message)) => find(kind, message),
                 Ok(Figures::Fixed(fixed)) if fixed != row.shown.figures => {
                     find(
@@ -154,11 +155,13 @@ fn is_redeemed_again<'r>(row: &UseRow, life: impl Iterator<Item = &'r UseRow>) -
     own == Some(UseKind::Refunded) && given_back < REMEMBERED_MIN
 }
 
-/// Returns what a use must take off, or why it cannot follow the use before it.
+/// Returns what a use must take off, or why it cannot follow the use before it. The clocks of two owners may
+/// differ by the tolerance; each decides by its own.
 fn figures(
     before: Option<&ShownUse>,
     row: &UseRow,
     expires_at: Option<Timestamp>,
+    tolerance: i64,
 ) -> Result<Figures, (FindingKind, &'static str)> {
     let shown = &row.shown;
     let illegal = |message| Err((FindingKind::IllegalUse, message));
@@ -169,7 +172,8 @@ fn figures(
     if row.returns && !is_revoked {
         return illegal("a use that is no revocation gives the issuance back to the quantity");
     }
-    if before.is_some_and(|before| shown.at < before.at) {
+    let earliest = shown.at.as_micros().saturating_add(tolerance);
+    if before.is_some_and(|before| earliest < before.at.as_micros()) {
         return illegal("the use is earlier than the use before it");
     }
     let is_own = before.is_some_and(|before| before.order.is_some() && before.order == shown.order);
@@ -198,10 +202,7 @@ fn figures(
             _ => illegal("the use before does not allow this one"),
         };
     }
-    // If the time equals that of the use before, the clock may have been behind it.
-    let is_late =
-        expires_at.is_some_and(|end| shown.at >= end) && before.is_none_or(|before| before.at < shown.at);
-    if is_late {
+    if expires_at.is_some_and(|end| shown.at >= end) {
         return Err((FindingKind::UsedAfterEnd, "it is used after its end of use"));
     }
     let lapsed = before.filter(|before| before.kind == UseKind::Reserved && is_own);

@@ -353,14 +353,17 @@ fn discounts_are_rounded_down_and_never_above_the_order() {
 }
 
 #[test]
-fn a_clock_that_was_set_back_makes_no_use_older_than_the_one_before() {
+fn a_clock_that_was_ahead_makes_no_later_hold_longer() {
     let mut life = Life::new(&[]);
-    life.made(100, &reserve("a", 2_000));
-    assert_eq!(life.made(50, &redeem("a", None)).at, seconds(100));
-    // A hold is as long as it was asked for, counted from the time that the history shows.
-    life.made(60, &refund("a"));
-    let held = life.made(10, &reserve("b", 2_000));
-    assert_eq!((held.at, held.hold_until), (seconds(100), Some(seconds(160))));
+    life.made(900, &reserve("a", 2_000));
+    assert_eq!(life.made(50, &release("a")).at, seconds(50));
+    let held = life.made(60, &reserve("b", 2_000));
+    assert_eq!((held.at, held.hold_until), (seconds(60), Some(seconds(120))));
+    assert!(matches!(
+        life.refusal(119, &reserve("c", 2_000)),
+        UseRefusal::Reserved { .. }
+    ));
+    assert_eq!(life.made(120, &reserve("c", 2_000)).at, seconds(120));
 }
 
 #[test]
