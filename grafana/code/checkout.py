@@ -173,7 +173,8 @@ def coupons():
         ),
         lines(
             "Held by orders, by coupon",
-            "Issuances that are reserved. A hold that lapsed counts until the next step with its issuance.",
+            "Issuances that orders hold. A hold that lapsed counts until the metrics of the coupon's owner are read "
+            "twice.",
             [Query(RESERVED, "coupon {{coupon}}")],
             decimals=0,
         ),

@@ -122,7 +122,7 @@ impl Change {
 /// Returns the verdict on a change. A change that would alter nothing makes an entry only if it has a key,
 /// which is then remembered. So the same request never changes the coupon later.
 pub fn judge(ledger: &Ledger, now: Timestamp, request: &ChangeRequest) -> Verdict<CouponKind> {
-    if let Some(outcome) = known(ledger, request) {
+    if let Some(outcome) = known(ledger, now, request) {
         return Verdict::Known(CouponOutcome::Change(outcome));
     }
     let outcome = |outcome| Verdict::Refused(CouponOutcome::Change(outcome));
@@ -133,7 +133,7 @@ pub fn judge(ledger: &Ledger, now: Timestamp, request: &ChangeRequest) -> Verdic
     let before = ledger.coupon();
     let alters = offer != before.offer || status != before.status;
     if !alters && request.key.is_none() {
-        return outcome(ChangeOutcome::Done(present(ledger)));
+        return outcome(ChangeOutcome::Done(present(ledger, now)));
     }
     let coupon = Coupon {
         offer,
@@ -151,6 +151,7 @@ pub fn judge(ledger: &Ledger, now: Timestamp, request: &ChangeRequest) -> Verdic
         from_version: before.version,
         issued: ledger.last(),
         returned: ledger.uses().counts().returned,
+        reserved: ledger.uses().counts_at(now).reserved,
         keys: keys_after(ledger, request, alters.then_some(coupon.version)),
         record: request.record.clone(),
         coupon,
@@ -158,22 +159,22 @@ pub fn judge(ledger: &Ledger, now: Timestamp, request: &ChangeRequest) -> Verdic
 }
 
 /// Returns the outcome if the key of a request was used before.
-fn known(ledger: &Ledger, request: &ChangeRequest) -> Option<ChangeOutcome> {
+fn known(ledger: &Ledger, now: Timestamp, request: &ChangeRequest) -> Option<ChangeOutcome> {
     let earlier = ledger.change_keys().find(request.key.as_ref()?)?;
     Some(if earlier.digest == KeyedChange::digest(&request.change) {
-        ChangeOutcome::Replayed(present(ledger))
+        ChangeOutcome::Replayed(present(ledger, now))
     } else {
         ChangeOutcome::Refused(ChangeRefusal::KeyReused)
     })
 }
 
-/// Returns the coupon as it is.
-fn present(ledger: &Ledger) -> Box<ChangeDone> {
+/// Returns the coupon as it is at `now`.
+fn present(ledger: &Ledger, now: Timestamp) -> Box<ChangeDone> {
     Box::new(ChangeDone {
         coupon: ledger.coupon().clone(),
         issued: ledger.last(),
         from_version: Some(ledger.coupon().version),
-        uses: Some(ledger.uses().counts()),
+        uses: Some(ledger.uses().counts_at(now)),
     })
 }
 

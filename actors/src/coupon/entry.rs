@@ -49,6 +49,8 @@ pub struct CouponChange {
     pub issued: Sequence,
     /// How many issuances were given back before the change.
     pub returned: u64,
+    /// How many issuances orders held at the time of the change. It is not stored.
+    pub reserved: u64,
     /// What the audit log keeps of the change.
     pub record: Option<ChangeRecord>,
 }

@@ -9,7 +9,7 @@ use crate::coupon::ledger::{CouponHead, Ledger, LedgerRows};
 use crate::coupon::notice::SoldOutNotice;
 use crate::coupon::tail::Tail;
 use crate::coupon::uses::decide::UseRefusal;
-use crate::coupon::uses::{self, UseDone, UseNumber, UseOutcome, UseRequest, UsedIssuance};
+use crate::coupon::uses::{self, UseCounts, UseDone, UseNumber, UseOutcome, UseRequest, UsedIssuance};
 use crate::coupon::wire;
 use crate::ids::ShardId;
 use crate::owning::kind::{COUNTS, DecodeError, Kind, Superseded, Verdict};
@@ -96,7 +96,10 @@ impl Kind for CouponKind {
                     coupon: change.coupon.clone(),
                     issued: change.issued,
                     from_version: Some(change.from_version),
-                    uses: Some(ledger.uses().counts()),
+                    uses: Some(UseCounts {
+                        reserved: change.reserved,
+                        ..ledger.uses().counts()
+                    }),
                 })))
             }
             CouponEntry::Use(entry) => {
@@ -222,9 +225,8 @@ impl Kind for CouponKind {
     }
 
     /// How many issuances are reserved, and how many are redeemed.
-    fn counts(ledger: &Ledger) -> [u64; COUNTS] {
-        let uses = ledger.uses().counts();
-        [uses.reserved, uses.redeemed]
+    fn counts(ledger: &mut Ledger, now: Timestamp) -> [u64; COUNTS] {
+        [ledger.count_holds(now), ledger.uses().counts().redeemed]
     }
 
     fn encode_id(id: CouponId, bytes: &mut Vec<u8>) {

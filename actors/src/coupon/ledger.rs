@@ -109,6 +109,11 @@ impl Ledger {
         &self.uses
     }
 
+    /// Returns how many issuances orders hold at `now`; see [`Uses::count_holds`].
+    pub(super) fn count_holds(&mut self, now: Timestamp) -> u64 {
+        self.uses.count_holds(now)
+    }
+
     /// Returns how many issuances count against the quantity: those that were not given back.
     pub fn taken(&self) -> Sequence {
         taken(self.last(), self.uses.counts())

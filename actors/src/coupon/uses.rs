@@ -5,9 +5,10 @@
 //! lapses without a use, and the next request finds it lapsed.
 //!
 //! [`decide`] has the rules. [`latest`] keeps in memory the latest use of each used issuance, and the orders
-//! for which repeated steps are recognised.
+//! for which repeated steps are recognised. [`holds`] counts the holds that have not lapsed.
 
 pub mod decide;
+mod holds;
 pub mod latest;
 
 use crate::coupon::CouponKind;
@@ -96,11 +97,11 @@ pub struct LatestUse {
     pub at: Timestamp,
 }
 
-/// How many issuances of a coupon are in each state by their latest uses. A hold that has lapsed counts as
-/// reserved until the next use.
+/// How many issuances of a coupon are in each state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UseCounts {
-    /// Reserved issuances.
+    /// Reserved issuances. In a [`Use`], a hold that has lapsed counts until the next use of its issuance;
+    /// elsewhere it does not count.
     pub reserved: u64,
     /// Redeemed issuances.
     pub redeemed: u64,
@@ -149,6 +150,10 @@ pub struct Use {
     pub author: Author,
     /// The counts of the coupon after it.
     pub counts: UseCounts,
+    /// When the hold lapses that it begins, or that was the latest use before it. So the holds that have not
+    /// lapsed can be counted by an index: those that begin one count, and those that follow one are
+    /// subtracted.
+    pub lapses_at: Option<Timestamp>,
 }
 
 /// A request for a use.
@@ -307,14 +312,16 @@ pub fn judge(ledger: &Ledger, now: Timestamp, request: &UseRequest) -> Verdict<C
     };
     match terms.decide(latest.as_ref(), own.as_ref(), now, &request.step) {
         Decision::Enter(shown) => {
-            let before = latest.map(|latest| latest.kind);
+            let before = latest.as_ref().map(|latest| latest.kind);
             let counts = ledger.uses().counts().after(before, shown.kind, shown.returns);
+            let ended = latest.and_then(|latest| latest.hold_until);
             Verdict::Enter(CouponEntry::Use(Box::new(UseEntry {
                 supersedes: shown.returns.then_some(ledger.coupon().version + counts.returned),
                 made: Use {
                     coupon: ledger.coupon().id,
                     number: ledger.uses().last().next(),
                     sequence: request.sequence,
+                    lapses_at: shown.hold_until.or(ended),
                     shown,
                     reason: request.step.reason().map(str::to_owned),
                     author: request.author.clone(),

@@ -8,6 +8,7 @@ use crate::engine::{Engine, NodeLinks};
 use crate::metrics::handles;
 use crate::owning::figures::OwnerReading;
 use crate::owning::kind::Kind;
+use crate::owning::request::OwnerCommand;
 use crate::time::{self, Moment};
 
 /// The bounded queues that no other part of the engine holds.
@@ -45,7 +46,8 @@ impl Sums {
 
 impl<K: Kind> Engine<K> {
     /// Sets the gauges that are collected on demand. Returns the owners with the most requests in the last
-    /// minutes, at most `most`, in order of their ids.
+    /// minutes, at most `most`, in order of their ids. Counts of an owner that has had no mail since the last
+    /// call are as of that call.
     pub fn collect(&self, most: usize) -> Vec<(K::Id, OwnerReading)> {
         let queues = &self.inner.queues;
         let mut compared_at = queues.compared_at.lock().unwrap_or_else(PoisonError::into_inner);
@@ -70,7 +72,20 @@ impl<K: Kind> Engine<K> {
             owners.truncate(most);
         }
         owners.sort_unstable_by_key(|(_, id, _)| *id);
-        owners.into_iter().map(|(_, id, reading)| (id, reading)).collect()
+        let owners: Vec<_> = owners.into_iter().map(|(_, id, reading)| (id, reading)).collect();
+        self.count_again(&owners);
+        owners
+    }
+
+    /// Makes these owners set their figures, for the next call.
+    fn count_again(&self, owners: &[(K::Id, OwnerReading)]) {
+        for shard in self.inner.shards.iter() {
+            shard.each_owner(|id, owner| {
+                if owners.binary_search_by_key(&id, |(id, _)| *id).is_ok() {
+                    owner.command(OwnerCommand::Count);
+                }
+            });
+        }
     }
 
     fn show(&self, sums: &Sums, now: Moment) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::owning::kind::{COUNTS, Kind};
 use crate::owning::owner::Owner;
-use crate::time::Moment;
+use crate::time::{Moment, Timestamp};
 
 /// Time in which requests lose half of their weight in [`OwnerFigures::recent`].
 const HALF_LIFE: Duration = Duration::from_secs(60);
@@ -39,7 +39,7 @@ pub struct OwnerReading {
     pub entries: u64,
     /// How many entries there may be; `None` if there is no bound.
     pub entries_max: Option<u64>,
-    /// The counts that the kind chooses.
+    /// The counts that the kind chooses, as of the owner's last mail.
     pub counts: [u64; COUNTS],
     /// Entries that are decided and not stored.
     pub unstored: u64,
@@ -53,7 +53,7 @@ pub struct OwnerReading {
 
 impl OwnerFigures {
     /// Makes the figures of an owner.
-    pub fn new<K: Kind>(owner: &Owner<K>) -> Self {
+    pub fn new<K: Kind>(owner: &mut Owner<K>, now: Timestamp) -> Self {
         let figures = Self {
             requests: AtomicU64::new(0),
             entries: AtomicU64::new(0),
@@ -65,18 +65,18 @@ impl OwnerFigures {
             weighed: AtomicU64::new(0),
             recent: AtomicU64::new(0),
         };
-        figures.set(owner);
+        figures.set(owner, now);
         figures
     }
 
-    /// Sets the figures. Only the owner's actor calls this.
-    pub fn set<K: Kind>(&self, owner: &Owner<K>) {
+    /// Sets the figures at `now`. Only the owner's actor calls this.
+    pub fn set<K: Kind>(&self, owner: &mut Owner<K>, now: Timestamp) {
         let since = owner.unstored_since().map_or(NONE, Moment::as_nanos);
         self.requests.store(owner.requests(), Ordering::Relaxed);
         self.entries.store(owner.stored_entries(), Ordering::Relaxed);
         self.entries_max
             .store(owner.entries_max().unwrap_or(NONE), Ordering::Relaxed);
-        for (shown, count) in self.counts.iter().zip(owner.counts()) {
+        for (shown, count) in self.counts.iter().zip(owner.counts(now)) {
             shown.store(count, Ordering::Relaxed);
         }
         self.unstored.store(owner.unstored(), Ordering::Relaxed);

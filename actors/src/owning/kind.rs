@@ -210,8 +210,9 @@ pub trait Kind: Copy + Debug + Default + PartialEq + Eq + Send + Sync + 'static 
         None
     }
 
-    /// Returns counts that the kind chooses, for metrics, as decided.
-    fn counts(_state: &Self::State) -> [u64; COUNTS] {
+    /// Returns counts that the kind chooses, for metrics, as decided and at `now`. The state may keep what makes
+    /// the next counts cheaper.
+    fn counts(_state: &mut Self::State, _now: Timestamp) -> [u64; COUNTS] {
         [0; COUNTS]
     }
 

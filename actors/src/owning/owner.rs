@@ -25,7 +25,7 @@ use crate::owning::gate::{Gate, Position};
 use crate::owning::kind::{COUNTS, Kind, Run, Verdict};
 use crate::owning::request::{Answer, OwnerCommand, Reply, Request, Setback};
 use crate::store::batch::{BATCH_ROWS_MAX, Fate, Portion, Settlement};
-use crate::time::{Moment, Now};
+use crate::time::{Moment, Now, Timestamp};
 use crate::trace::{TraceContext, TraceParent};
 
 /// Effects that the owner's driver carries out.
@@ -192,9 +192,9 @@ impl<K: Kind> Owner<K> {
         K::entries_max(&self.state)
     }
 
-    /// Returns the counts that the kind chooses.
-    pub fn counts(&self) -> [u64; COUNTS] {
-        K::counts(&self.state)
+    /// Returns the counts that the kind chooses, at `now`.
+    pub fn counts(&mut self, now: Timestamp) -> [u64; COUNTS] {
+        K::counts(&mut self.state, now)
     }
 
     /// Returns true if the owner stores what it has decided, and decides nothing more.
@@ -225,6 +225,7 @@ impl<K: Kind> Owner<K> {
             OwnerCommand::Delayed => self.delayed = self.in_flight.is_some(),
             OwnerCommand::Refence(epoch) => self.refence(epoch, effects),
             OwnerCommand::Announce => self.post(effects),
+            OwnerCommand::Count => {}
             OwnerCommand::Sweep => self.gate.retain(|held| held.reply.is_waited_for()),
             OwnerCommand::Passivate => self.passivate(now.moment, effects),
             OwnerCommand::Drain => self.drain(effects),

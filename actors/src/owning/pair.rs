@@ -344,10 +344,10 @@ impl<A: Kind, B: Kind> Kind for Pair<A, B> {
         }
     }
 
-    fn counts(state: &Self::State) -> [u64; COUNTS] {
+    fn counts(state: &mut Self::State, now: Timestamp) -> [u64; COUNTS] {
         match state {
-            First(state) => A::counts(state),
-            Second(state) => B::counts(state),
+            First(state) => A::counts(state, now),
+            Second(state) => B::counts(state, now),
         }
     }
 

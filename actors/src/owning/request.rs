@@ -191,6 +191,9 @@ pub enum OwnerCommand<K: Kind> {
     Refence(Epoch),
     /// Post a notice for doors, if there is one to post. This is the first command of every owner.
     Announce,
+    /// Set the figures anew, because counts of the kind may change with time alone. The actor does so after
+    /// every command.
+    Count,
     /// Drop answers whose callers no longer wait, and free their places.
     Sweep,
     /// Stop if there has been nothing to do for a while.

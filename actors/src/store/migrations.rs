@@ -213,7 +213,7 @@ mod tests {
                 "6c3db9ade0f85d05",
                 "483856ffc3dbc42b",
                 "57067f00bcca5b31",
-                "e5ba6b46f3e5b712"
+                "0dc7b4a575f36423"
             ]
         );
         assert_eq!(
@@ -222,7 +222,7 @@ mod tests {
                 "a6ec7f9d8b9f379b",
                 "1b2d95785c13048a",
                 "36639514d54d5014",
-                "86954645070e9ff9"
+                "f0f7b21ea944da19"
             ]
         );
     }

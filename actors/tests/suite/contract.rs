@@ -61,6 +61,9 @@ macro_rules! contract {
             uses_that_were_loaded_ahead_are_completed
             uses_of_different_kinds_are_stored_by_one_statement
         });
+        contract!($database: holds {
+            exactly_the_holds_that_have_not_lapsed_are_counted
+        });
         contract!($database: codes {
             nodes_that_start_together_make_one_secret_of_codes
         });

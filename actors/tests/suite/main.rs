@@ -13,6 +13,7 @@ mod faults;
 mod fencing;
 mod folders;
 mod former;
+mod holds;
 mod issuing;
 mod listing;
 mod lock_failures;

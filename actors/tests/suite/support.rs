@@ -205,6 +205,7 @@ impl Owned {
             coupon,
             issued: Sequence::new(issued),
             returned: 0,
+            reserved: 0,
             keys,
             record: None,
         })))
@@ -221,6 +222,7 @@ impl Owned {
             issued: Sequence::NONE,
             keys: ChangeKeys::default(),
             returned: 0,
+            reserved: 0,
             record,
         })))
     }
@@ -232,6 +234,7 @@ impl Owned {
             coupon: self.coupon.clone(),
             issued: Sequence::NONE,
             returned: 0,
+            reserved: 0,
             keys,
             record: None,
         })))

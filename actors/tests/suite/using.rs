@@ -36,6 +36,7 @@ pub fn reserved(owned: &Owned, number: u64, sequence: u64) -> Use {
             reserved: number,
             ..UseCounts::default()
         },
+        lapses_at: Some(after_noon(1_000_000)),
     }
 }
 
@@ -192,7 +193,7 @@ pub async fn uses_are_stored_only_under_their_fence_and_all_or_none(database: &i
     )]);
     assert!(store.write(&clash).await.is_err());
     assert_eq!(found(&*store, &clash).await, (true, FoundRows::Different));
-    for different in 0..9 {
+    for different in 0..10 {
         let mut other = reserved(&owned, 2, 2);
         match different {
             0 => other.sequence = Sequence::new(3),
@@ -208,6 +209,7 @@ pub async fn uses_are_stored_only_under_their_fence_and_all_or_none(database: &i
             5 => other.author = Author::parse("key:admin").unwrap(),
             6 => other.reason = Some(String::new()),
             7 => other.counts.redeemed = 1,
+            8 => other.lapses_at = None,
             _ => other.shown.kind = UseKind::Redeemed,
         }
         let other = batch([portion(&owned, vec![reserved(&owned, 1, 1), other])]);
@@ -335,6 +337,7 @@ pub async fn uses_of_different_kinds_are_stored_by_one_statement(database: &impl
         if kind == Revoked {
             return Use {
                 reason: None,
+                lapses_at: None,
                 ..revoked(&owned, number, number % 5 + 1, number)
             };
         }
@@ -349,6 +352,7 @@ pub async fn uses_of_different_kinds_are_stored_by_one_statement(database: &impl
                 }),
                 ..made.shown
             },
+            lapses_at: hold_until.or((kind == Released).then_some(after_noon(7))),
             ..made
         }
     };

@@ -18,6 +18,7 @@ mod exports;
 mod framing;
 mod fuzz;
 mod general;
+mod holds;
 mod hostile;
 mod issuing;
 mod jwks_url;

@@ -99,10 +99,10 @@ pub struct UsedIssuance {
     pub latest: Option<ShownUse>,
 }
 
-/// How many issuances of a coupon are in each state by their latest uses, as the service says.
+/// How many issuances of a coupon are in each state, as the service says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UseCounts {
-    /// Reserved issuances. A hold that has lapsed counts until the next use.
+    /// Reserved issuances. In a row, a hold that has lapsed counts until the next use of its issuance.
     pub reserved: u64,
     /// Redeemed issuances.
     pub redeemed: u64,

@@ -10,8 +10,8 @@ metric_table! {
     TOTAL = "coupon_offered_quantity", MetricKind::Gauge, Count,
         "total_quantity of the coupon, and how many were given back to it. Absent if there is no quantity.";
     RESERVED = "coupon_reserved_quantity", MetricKind::Gauge, Count,
-        "Issuances of the coupon that orders hold. A hold that lapsed counts until the next step with its \
-         issuance.";
+        "Issuances of the coupon that orders hold. If nothing else is asked of the coupon, a hold that lapsed \
+         counts until metrics are read twice.";
     REDEEMED = "coupon_redeemed_quantity", MetricKind::Gauge, Count,
         "Issuances of the coupon that orders were paid with, without those that were refunded.";
     REQUESTS = "coupon_owner_requests_total", MetricKind::Counter, Count,

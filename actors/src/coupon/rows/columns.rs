@@ -43,7 +43,7 @@ pub(crate) use issuance_columns;
 macro_rules! use_columns {
     () => {
         "coupon_id, use_sequence, sequence, kind, order_id, order_amount, discount, hold_until, returns, \
-         reason, author, used_at, reserved, redeemed, revoked, returned"
+         reason, author, used_at, reserved, redeemed, revoked, returned, lapses_at"
     };
 }
 pub(crate) use use_columns;
@@ -81,17 +81,38 @@ macro_rules! state_condition {
 pub(crate) use state_condition;
 
 /// The counts of a coupon in `coupons AS c`, in the form that [`use_counts`] reads, from its last use `u`.
-/// `$from` follows `uses AS u`, such as a hint.
+/// `$from` follows `uses AS u`, such as a hint. `$holds` is how many holds have not lapsed, where some use of
+/// the coupon is a reservation that no use follows.
 macro_rules! use_counts_column {
-    ($from:literal) => {
+    ($from:literal, $holds:expr) => {
         concat!(
-            "(SELECT CONCAT_WS(' ', u.reserved, u.redeemed, u.revoked, u.returned) FROM uses AS u ",
+            "(SELECT CONCAT_WS(' ', u.reserved, u.redeemed, u.revoked, u.returned, \
+                               CASE WHEN u.reserved = 0 THEN 0 ELSE ",
+            $holds,
+            " END) FROM uses AS u ",
             $from,
             " WHERE u.coupon_id = c.id ORDER BY u.coupon_id DESC, u.use_sequence DESC LIMIT 1) AS use_counts"
         )
     };
 }
 pub(crate) use use_counts_column;
+
+/// How many holds of a coupon have not lapsed at a time, in the table `uses AS h` with a hint: the reservations
+/// that lapse later, without those that another use follows.
+macro_rules! holds {
+    ($index:literal, $coupon:literal, $now:literal) => {
+        concat!(
+            "(SELECT 2 * COUNT(CASE WHEN h.kind = 'reserved' THEN 1 END) - COUNT(*) FROM uses AS h ",
+            $index,
+            " WHERE h.coupon_id = ",
+            $coupon,
+            " AND h.lapses_at > ",
+            $now,
+            ")"
+        )
+    };
+}
+pub(crate) use holds;
 
 /// Returns the coupon in a row with [`coupon_columns`].
 pub(crate) fn coupon(row: &impl StoredRow) -> Result<Coupon> {
@@ -211,8 +232,9 @@ pub(crate) fn use_counts(row: &impl StoredRow) -> Result<UseCounts> {
     };
     let numbers: Vec<u64> = text.split(' ').map_while(|number| number.parse().ok()).collect();
     let counts = match numbers[..] {
-        [reserved, redeemed, revoked, returned] => Some(UseCounts {
-            reserved,
+        [reserved, redeemed, revoked, returned, holds] => Some(UseCounts {
+            // An order may reserve after a hold that this clock takes for live.
+            reserved: holds.min(reserved),
             redeemed,
             revoked,
             returned,
@@ -268,6 +290,7 @@ pub(crate) fn used(row: &impl StoredRow) -> Result<Use> {
             revoked: number(row, "revoked")?,
             returned: number(row, "returned")?,
         },
+        lapses_at: optional_time(row, "lapses_at")?,
     })
 }
 

@@ -109,16 +109,11 @@ impl IssuanceQuery {
     }
 
     /// Returns where a search goes on after a step that began after `after` and found these issuances, by
-    /// sequence; `None` if the list ends.
-    pub(crate) fn next(
-        &self,
-        found: &[UsedIssuance],
-        after: Sequence,
-        view: &CouponView,
-    ) -> Option<Sequence> {
+    /// sequence; `None` if the list ends, at the coupon's highest sequence.
+    pub(crate) fn next(&self, found: &[UsedIssuance], after: Sequence, issued: Sequence) -> Option<Sequence> {
         let last = found.last().filter(|_| found.len() >= self.limit as usize);
         let reached = last.map_or_else(|| self.up_to(after), |last| last.issuance.id.sequence);
-        (reached < view.issued).then_some(reached)
+        (reached < issued).then_some(reached)
     }
 }
 

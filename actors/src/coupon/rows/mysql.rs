@@ -160,7 +160,7 @@ impl CouponSnapshot for MySqlSnapshot {
 
     async fn coupons(&self, query: &CouponQuery) -> Result<CouponPage> {
         let query = query.clone();
-        in_snapshot!(self.snapshot, reads::coupons, &query)
+        in_snapshot!(self.snapshot, reads::step, &query)
     }
 
     async fn issuances(&self, query: &IssuanceQuery) -> Result<Option<IssuancePage>> {

@@ -47,7 +47,7 @@ fn contains(title: &str, text: &str) -> bool {
 pub struct CouponQuery {
     /// Only these coupons.
     pub filter: CouponFilter,
-    /// The time at which phases are computed.
+    /// The time at which phases are computed and holds are counted.
     pub now: Timestamp,
     /// Only coupons with a lower id.
     pub before: Option<CouponId>,
@@ -87,6 +87,8 @@ pub(crate) struct SearchDialect {
     /// Joins the rows of the coupons that were found, and the columns that are read of each.
     pub(crate) join: &'static str,
     pub(crate) columns: &'static str,
+    /// How many places for the present time these columns have.
+    pub(crate) columns_times: usize,
     /// A subquery for the last issuance of a coupon with a quantity; null if that is not issued yet.
     pub(crate) last_issuance: &'static str,
     /// The condition that a title contains a text; it may also match letters beyond A to Z in either case.
@@ -127,9 +129,11 @@ impl CouponQuery {
 
     /// Returns the statement that reads the coupons found down to `last`.
     pub(crate) fn found(&self, dialect: &SearchDialect, last: Option<CouponId>) -> Statement {
-        let mut values = vec![Value::Integer(self.before()), Value::Integer(last.map_or(0, id))];
+        let now = |times| (0..times).map(|_| Value::Integer(self.now.as_micros()));
+        let mut values: Vec<Value> = now(dialect.columns_times).collect();
+        values.extend([Value::Integer(self.before()), Value::Integer(last.map_or(0, id))]);
         let (condition, times) = self.of_phase(dialect);
-        values.extend((0..times).map(|_| Value::Integer(self.now.as_micros())));
+        values.extend(now(times));
         let title = match &self.filter.title {
             Some(text) => {
                 values.push(Value::Text(text.clone()));

@@ -12,6 +12,7 @@ use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
 use self::packed_order::PackedOrder;
 use crate::coupon::ids::Sequence;
+use crate::coupon::uses::holds::Holds;
 use crate::coupon::uses::{Figures, LatestUse, Use, UseCounts, UseKind, UseNumber};
 use crate::ids::{ORDER_ID_BYTES_MAX, OrderId};
 use crate::time::Timestamp;
@@ -92,7 +93,9 @@ pub struct Uses {
     last: UseNumber,
     /// The issuance of the last use.
     last_sequence: Option<Sequence>,
+    /// A hold that has lapsed counts until the next use of its issuance.
     counts: UseCounts,
+    holds: Holds,
     blocks: Vec<Block>,
     count: u32,
     place_of: HashTable<u32>,
@@ -198,9 +201,24 @@ impl Uses {
         self.last
     }
 
-    /// Returns how many issuances are in which state.
+    /// Returns how many issuances are in which state by their latest uses. A hold that has lapsed counts as
+    /// reserved.
     pub fn counts(&self) -> UseCounts {
         self.counts
+    }
+
+    /// Returns how many issuances are in which state at `now`.
+    pub fn counts_at(&self, now: Timestamp) -> UseCounts {
+        UseCounts {
+            reserved: self.holds.live(now),
+            ..self.counts
+        }
+    }
+
+    /// Returns how many issuances orders hold at `now`. Makes [`Self::counts_at`] faster, and drops what it
+    /// needs no more.
+    pub fn count_holds(&mut self, now: Timestamp) -> u64 {
+        self.holds.count(now)
     }
 
     /// Returns the highest issuance that has a use.
@@ -275,8 +293,15 @@ impl Uses {
         let (true, Some(sequence)) = (fits, sequence) else {
             return Err(InconsistentUse::Value(next.number));
         };
-        let before = self.find(sequence).map(|(record, _)| record.kind);
-        self.counts = self.counts.after(before, next.kind, next.returns);
+        let before = self.find(sequence).map(|(record, _)| *record);
+        let kind = before.map(|before| before.kind);
+        self.counts = self.counts.after(kind, next.kind, next.returns);
+        if let Some(until) = before.and_then(|before| before.hold_until()) {
+            self.holds.end(sequence, until);
+        }
+        if let Some(until) = next.hold_until {
+            self.holds.begin(sequence, until);
+        }
         self.put(sequence, next);
         (self.last, self.last_sequence) = (expected, Some(next.sequence));
         Ok(())
@@ -295,7 +320,8 @@ impl Uses {
             list.capacity() * size_of::<EarlierOrder>() + orders.sum::<usize>()
         };
         let earlier = self.earlier.values().map(of_list).sum::<usize>();
-        blocks + earlier + self.place_of.allocation_size() + self.earlier.allocation_size()
+        let tables = self.place_of.allocation_size() + self.earlier.allocation_size();
+        blocks + earlier + tables + self.holds.bytes()
     }
 
     /// Puts a use in the place of its issuance.

@@ -118,8 +118,9 @@ pub async fn spawn<K: Kind>(
     shard: &ActorRef<ShardCommand<K>>,
 ) -> Result<OwnerHandle<K>, ractor::SpawnErr> {
     let queue = OwnerQueue::new(context.requests_max);
-    let owner = Owner::new(state, fence, context.idle, GATHER_BELOW, time::moment());
-    let figures = Arc::new(OwnerFigures::new(&owner));
+    let now = time::now();
+    let mut owner = Owner::new(state, fence, context.idle, GATHER_BELOW, now.moment);
+    let figures = Arc::new(OwnerFigures::new(&mut owner, now.timestamp));
     let arguments = Arguments {
         figures: Arc::clone(&figures),
         driver: OwnerDriver::new(owner, queue.clone()),
@@ -244,9 +245,9 @@ impl<K: Kind> Actor for OwnerActor<K> {
             tokio::task::yield_now().await;
             driver.take_turn(port);
         }
-        let owner = driver.owner();
+        let owner = driver.owner_mut();
         state.gauges.update(owner.waiting(), owner.unstored());
-        state.figures.set(owner);
+        state.figures.set(owner, time::timestamp());
         Ok(())
     }
 }

@@ -162,6 +162,11 @@ impl<K: Kind> OwnerDriver<K> {
         &self.owner
     }
 
+    /// Returns the owner, to read figures that it keeps.
+    pub(super) fn owner_mut(&mut self) -> &mut Owner<K> {
+        &mut self.owner
+    }
+
     /// Returns the id of what the owner owns.
     pub fn id(&self) -> K::Id {
         self.id

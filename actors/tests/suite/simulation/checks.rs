@@ -208,6 +208,8 @@ impl World {
                 made.shown.kind,
                 made.shown.returns,
             );
+            let ended = before.and_then(|before| before.hold_until);
+            let lapses_at = made.shown.hold_until.or(ended);
             let holds = before.and_then(|before| before.holds(made.shown.at));
             let is_own = before.is_some_and(|before| before.order == made.shown.order);
             let fits = match (made.shown.kind, holds) {
@@ -217,7 +219,8 @@ impl World {
                 (UseKind::Refunded, held) => held == Some(UseKind::Redeemed) && is_own,
             };
             let is_issued = made.sequence.get() <= self.db.issuances[&id].len() as u64;
-            if made.number.get() != place || made.counts != counts || !fits || !is_issued {
+            let is_next = made.number.get() == place && made.counts == counts && made.lapses_at == lapses_at;
+            if !is_next || !fits || !is_issued {
                 return Err(format!(
                     "{made:?} after {before:?} at place {place}, counts {counts:?}"
                 ));

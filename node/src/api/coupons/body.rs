@@ -64,8 +64,7 @@ pub(in crate::api) struct CouponBody<'a> {
     /// Null: unlimited.
     #[schema(required, minimum = 0)]
     remaining: Option<u64>,
-    /// How many have a reservation as their latest use. A hold that has lapsed counts until the issuance is
-    /// used again or revoked, and for ever once it has expired.
+    /// How many an order holds. A hold that has lapsed does not count.
     #[schema(minimum = 0)]
     reserved: u64,
     #[schema(minimum = 0)]

@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 
-use super::shop::{Shop, counts, issuance, order, redeem, refund, release};
+use super::shop::{Shop, issuance, order, redeem, refund, release, shown_counts};
 use super::world::{self, at};
 use super::*;
 use crate::history::{Change, Patch, Quote, QuoteAnswer, Step, StepAnswer, StepCall, StepRefusal};
@@ -295,7 +295,7 @@ fn run(asks: &[Asks], skew: i64) -> Shop {
 
 /// Changes one thing so that no correct service can explain the result; `None` if nothing could be changed.
 fn break_one(shop: &mut Shop, which: u8, chosen: usize) -> Option<()> {
-    shop.world.coupon.uses = Some(counts(&shop.world.rows.uses));
+    shop.world.coupon.uses = Some(shown_counts(&shop.world.rows.uses));
     let told: Vec<usize> = (0..shop.world.history.len())
         .filter(|place| {
             matches!(&shop.world.history[*place], Operation::Step(call) if matches!(call.answer, StepAnswer::Done { replayed: false, .. }))

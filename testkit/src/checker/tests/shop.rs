@@ -198,7 +198,7 @@ impl Shop {
     pub(super) fn report(&self) -> Report {
         let mut world = self.world.clone();
         if world.coupon.uses.is_none() {
-            world.coupon.uses = Some(counts(&world.rows.uses));
+            world.coupon.uses = Some(shown_counts(&world.rows.uses));
         }
         world.report()
     }
@@ -218,7 +218,21 @@ impl Shop {
     }
 }
 
-/// Returns what a coupon with these uses counts.
+/// Returns what a coupon with these uses shows right after the last one.
+pub(super) fn shown_counts(uses: &[UseRow]) -> UseCounts {
+    let last = uses.iter().map(|row| row.shown.at).max();
+    let latest: BTreeMap<u64, &UseRow> = uses
+        .iter()
+        .map(|row| (row.issuance.sequence.get(), row))
+        .collect();
+    let held = latest.values().filter(|row| row.shown.hold_until > last);
+    UseCounts {
+        reserved: held.count() as u64,
+        ..counts(uses)
+    }
+}
+
+/// Returns the counts in the last of these rows.
 pub(super) fn counts(uses: &[UseRow]) -> UseCounts {
     let latest: BTreeMap<u64, &UseRow> = uses
         .iter()

@@ -28,7 +28,7 @@ const GUARDS: [Push; 4] = [
 ];
 
 /// The columns of a row, without the coupon.
-const COLUMNS: [(&str, Push); 15] = [
+const COLUMNS: [(&str, Push); 16] = [
     ("use_sequence", |text, _, made| write!(text, "{}", made.number)),
     ("sequence", |text, _, made| write!(text, "{}", made.sequence)),
     ("kind", |text, _, made| push_text(text, made.shown.kind.as_str())),
@@ -64,6 +64,9 @@ const COLUMNS: [(&str, Push); 15] = [
     ("revoked", |text, _, made| write!(text, "{}", made.counts.revoked)),
     ("returned", |text, _, made| {
         write!(text, "{}", made.counts.returned)
+    }),
+    ("lapses_at", |text, _, made| {
+        push_number(text, made.lapses_at.map(|lapse| lapse.as_micros()))
     }),
 ];
 
@@ -221,6 +224,7 @@ mod tests {
                     revoked: ID_MAX - row as u64,
                     returned: ID_MAX - row as u64,
                 },
+                lapses_at: Timestamp::from_micros(time.as_micros() + row as i64),
             };
             Portion {
                 id: CouponId::new(ID_MAX - different).unwrap(),

@@ -10,26 +10,44 @@ use crate::coupon::ids::{CouponId, Sequence};
 use crate::coupon::offer::{Coupon, CouponView};
 use crate::coupon::record::ChangeRow;
 use crate::coupon::rows::columns::{
-    self as rows, coupon_columns, creation_columns, discount_columns, limit_columns, metadata_column,
+    self as rows, coupon_columns, creation_columns, discount_columns, holds, limit_columns, metadata_column,
     record_columns, use_counts_column,
 };
 use crate::coupon::rows::search::{SearchDialect, Statement, Value};
 use crate::coupon::rows::{CouponPage, CouponQuery, Created, NewCoupon};
 use crate::store::Result;
 use crate::store::columns::{StoredRow, integer, number, readable};
-use crate::store::mysql::Dialect;
 use crate::store::mysql::error::{DUPLICATE_ENTRY, number as error_number, on_read, on_write};
+use crate::store::mysql::{Dialect, snapshot};
+use crate::time::{Timestamp, timestamp};
 
-/// A coupon's columns, and its highest sequence. The hint makes MySQL and MariaDB find the sequence at the
-/// end of the coupon's range of the primary key. Without the hint they read all rows of the coupon.
-macro_rules! view_columns {
+/// A coupon's highest sequence. The hint makes MySQL and MariaDB find it at the end of the coupon's range of
+/// the primary key. Without the hint they read all rows of the coupon.
+macro_rules! issued_column {
     () => {
+        "(SELECT i.sequence FROM issuances AS i FORCE INDEX FOR ORDER BY (PRIMARY)
+           WHERE i.coupon_id = c.id ORDER BY i.coupon_id DESC, i.sequence DESC LIMIT 1) AS issued"
+    };
+}
+
+/// A coupon's columns, its highest sequence, and its counts.
+macro_rules! view_columns {
+    ($holds:expr) => {
         concat!(
             coupon_columns!(),
-            ", (SELECT i.sequence FROM issuances AS i FORCE INDEX FOR ORDER BY (PRIMARY)
-                 WHERE i.coupon_id = c.id ORDER BY i.coupon_id DESC, i.sequence DESC LIMIT 1) AS issued, ",
-            use_counts_column!("FORCE INDEX FOR ORDER BY (PRIMARY)")
+            ", ",
+            issued_column!(),
+            ", ",
+            use_counts_column!("FORCE INDEX FOR ORDER BY (PRIMARY)", $holds)
         )
+    };
+}
+
+/// The same for several coupons, with holds that have lapsed. These databases read a part of an index only for a
+/// coupon whose id is in the statement, so [`without_lapsed`] reads what is missing.
+macro_rules! views_columns {
+    () => {
+        view_columns!("u.reserved")
     };
 }
 
@@ -40,20 +58,23 @@ INSERT INTO coupons (title, description, metadata, discount_kind, discount_value
                      creation_key, creation_body, created_by, created_as)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?)";
 
-const CREATED_BEFORE: &str = concat!(
+const CREATED_BEFORE: &str = "SELECT id, creation_body FROM coupons WHERE creation_key = ?";
+
+const COUPON: &str = concat!(
     "SELECT ",
-    view_columns!(),
-    ", c.creation_body FROM coupons AS c WHERE c.creation_key = ?"
+    view_columns!(holds!("FORCE INDEX (by_lapse)", "?", "?")),
+    " FROM coupons AS c WHERE c.id = ?"
 );
 
-const COUPON: &str = concat!("SELECT ", view_columns!(), " FROM coupons AS c WHERE c.id = ?");
+const ISSUED: &str = concat!("SELECT ", issued_column!(), " FROM coupons AS c WHERE c.id = ?");
 
 const SEARCH: SearchDialect = SearchDialect {
     by_phase: "FORCE INDEX (by_phase)",
     by_id: "FORCE INDEX (PRIMARY)",
     // The hint keeps MariaDB from scanning all coupons into a join buffer.
     join: "STRAIGHT_JOIN coupons AS c FORCE INDEX (PRIMARY)",
-    columns: view_columns!(),
+    columns: views_columns!(),
+    columns_times: 0,
     last_issuance: "(SELECT i.sequence FROM issuances AS i FORCE INDEX (PRIMARY) \
                     WHERE i.coupon_id = c.id AND i.sequence = c.total_quantity + COALESCE(\
                         (SELECT u.returned FROM uses AS u FORCE INDEX FOR ORDER BY (PRIMARY) \
@@ -131,28 +152,50 @@ pub(crate) async fn create_coupon(connection: &mut MySqlConnection, new: &NewCou
 /// Returns what the key created before, if anything.
 async fn created_before(connection: &mut MySqlConnection, new: &NewCoupon) -> Result<Option<Created>> {
     let asked = sqlx::query(CREATED_BEFORE).bind(new.key.as_str());
-    let Some(row) = asked.fetch_optional(connection).await.map_err(on_read)? else {
+    let Some(row) = asked.fetch_optional(&mut *connection).await.map_err(on_read)? else {
         return Ok(None);
     };
-    if row.text("creation_body")? == new.body() {
-        view(&row).map(Created::Before).map(Some)
-    } else {
-        Ok(Some(Created::KeyReused))
+    if row.text("creation_body")? != new.body() {
+        return Ok(Some(Created::KeyReused));
     }
+    let view = coupon(connection, id(&row)?).await?;
+    Ok(view.map(Created::Before))
 }
 
-/// Returns one coupon.
+/// Returns one coupon, with the holds that have not lapsed now.
 pub(crate) async fn coupon(connection: &mut MySqlConnection, id: CouponId) -> Result<Option<CouponView>> {
+    let id = integer(id.get());
     let row = sqlx::query(COUPON)
-        .bind(integer(id.get()))
+        .bind(id)
+        .bind(timestamp().as_micros())
+        .bind(id)
         .fetch_optional(connection)
         .await
         .map_err(on_read)?;
     row.as_ref().map(view).transpose()
 }
 
+/// Returns the highest sequence of a coupon; `None` if the coupon does not exist.
+pub(super) async fn issued(connection: &mut MySqlConnection, id: CouponId) -> Result<Option<Sequence>> {
+    let row = sqlx::query(ISSUED)
+        .bind(integer(id.get()))
+        .fetch_optional(connection)
+        .await
+        .map_err(on_read)?;
+    row.as_ref().map(highest).transpose()
+}
+
 /// Takes one step of a search for coupons.
 pub(crate) async fn coupons(connection: &mut MySqlConnection, query: &CouponQuery) -> Result<CouponPage> {
+    // After an error the connection is closed, which ends the snapshot.
+    snapshot::begin(connection).await?;
+    let page = step(connection, query).await?;
+    snapshot::end(connection).await?;
+    Ok(page)
+}
+
+/// Takes one step of a search for coupons in a snapshot that its caller has begun.
+pub(crate) async fn step(connection: &mut MySqlConnection, query: &CouponQuery) -> Result<CouponPage> {
     let last = match query.last_examined(&SEARCH) {
         None => None,
         Some(statement) => {
@@ -160,9 +203,48 @@ pub(crate) async fn coupons(connection: &mut MySqlConnection, query: &CouponQuer
             row.map_err(on_read)?.as_ref().map(id).transpose()?
         }
     };
-    let rows = bound(&query.found(&SEARCH, last)).fetch_all(connection).await;
-    let rows = rows.map_err(on_read)?.iter().map(view).collect::<Result<_>>()?;
+    let rows = bound(&query.found(&SEARCH, last))
+        .fetch_all(&mut *connection)
+        .await;
+    let mut rows: Vec<CouponView> = rows.map_err(on_read)?.iter().map(view).collect::<Result<_>>()?;
+    without_lapsed(connection, &mut rows, query.now).await?;
     Ok(query.page(rows, last))
+}
+
+/// Takes holds that have lapsed at `now` out of the counts of these coupons, in the snapshot in which they were
+/// read.
+async fn without_lapsed(
+    connection: &mut MySqlConnection,
+    views: &mut [CouponView],
+    now: Timestamp,
+) -> Result<()> {
+    let reserved = views.iter().filter(|view| view.uses.reserved > 0);
+    let counts: Vec<String> = reserved
+        .map(|view| {
+            let (id, now) = (view.coupon.id, now.as_micros());
+            let holds = holds!("FORCE INDEX (by_lapse)", "?", "?");
+            let holds = holds
+                .replacen('?', &id.to_string(), 1)
+                .replacen('?', &now.to_string(), 1);
+            format!("SELECT {id} AS id, {holds} AS holds")
+        })
+        .collect();
+    if counts.is_empty() {
+        return Ok(());
+    }
+    let read = sqlx::raw_sql(AssertSqlSafe(counts.join(" UNION ALL ")))
+        .fetch_all(connection)
+        .await
+        .map_err(on_read)?;
+    let mut holds = HashMap::new();
+    for row in &read {
+        holds.insert(id(row)?, number::<u64>(row, "holds")?);
+    }
+    for view in views {
+        let reserved = &mut view.uses.reserved;
+        *reserved = holds.get(&view.coupon.id).map_or(0, |holds| *holds.min(reserved));
+    }
+    Ok(())
 }
 
 fn bound(statement: &Statement) -> Query<'_, MySql, MySqlArguments> {
@@ -178,7 +260,8 @@ fn id(row: &MySqlRow) -> Result<CouponId> {
     readable(CouponId::new(number(row, "id")?), "id")
 }
 
-/// Returns these coupons. Values are literals, as in `insert.rs`.
+/// Returns these coupons, with the holds that have not lapsed now, in a snapshot that its caller has begun.
+/// Values are literals, as in `insert.rs`.
 pub(super) async fn coupons_of(
     connection: &mut MySqlConnection,
     dialect: Dialect,
@@ -193,27 +276,31 @@ pub(super) async fn coupons_of(
         "WITH v (id) AS (VALUES {}) SELECT {} FROM v STRAIGHT_JOIN coupons AS c FORCE INDEX (PRIMARY)
              ON c.id = v.id",
         ids.join(","),
-        view_columns!(),
+        views_columns!(),
     );
     let read = sqlx::raw_sql(AssertSqlSafe(statement))
-        .fetch_all(connection)
+        .fetch_all(&mut *connection)
         .await
         .map_err(on_read)?;
-    let views = read
-        .iter()
-        .map(|row| view(row).map(|view| (view.coupon.id, view)));
-    views.collect()
+    let mut views: Vec<CouponView> = read.iter().map(view).collect::<Result<_>>()?;
+    without_lapsed(connection, &mut views, timestamp()).await?;
+    let by_id = views.into_iter().map(|view| (view.coupon.id, view));
+    Ok(by_id.collect())
 }
 
 fn view(row: &MySqlRow) -> Result<CouponView> {
-    let issued = row
-        .optional_integer("issued")?
-        .map_or(Ok(0), |issued| readable(u64::try_from(issued).ok(), "issued"))?;
     Ok(CouponView {
         uses: rows::use_counts(row)?,
         coupon: rows::coupon(row)?,
-        issued: Sequence::new(issued),
+        issued: highest(row)?,
     })
+}
+
+fn highest(row: &MySqlRow) -> Result<Sequence> {
+    let issued = row
+        .optional_integer("issued")?
+        .map_or(Ok(0), |issued| readable(u64::try_from(issued).ok(), "issued"))?;
+    Ok(Sequence::new(issued))
 }
 
 /// Returns a page of a coupon's changes, which begins with its creation.

@@ -10,7 +10,7 @@ use crate::coupon::ids::{CouponId, Sequence};
 use crate::coupon::offer::{Coupon, CouponView};
 use crate::coupon::record::ChangeRow;
 use crate::coupon::rows::columns::{
-    self as rows, coupon_columns, creation_columns, discount_columns, limit_columns, metadata_column,
+    self as rows, coupon_columns, creation_columns, discount_columns, holds, limit_columns, metadata_column,
     record_columns, use_counts_column,
 };
 use crate::coupon::rows::search::{SearchDialect, Statement, Value};
@@ -18,14 +18,24 @@ use crate::coupon::rows::{CouponPage, CouponQuery, Created, NewCoupon};
 use crate::store::Result;
 use crate::store::columns::{StoredRow, integer, number, readable};
 use crate::store::sqlite::error::{on_read, on_write};
+use crate::time::timestamp;
 
-/// A coupon's columns, and its highest sequence, which the primary key finds at once.
-macro_rules! view_columns {
+/// A coupon's highest sequence, which the primary key finds at once.
+macro_rules! issued_column {
     () => {
+        "coalesce((SELECT max(sequence) FROM issuances WHERE coupon_id = c.id), 0) AS issued"
+    };
+}
+
+/// A coupon's columns, its highest sequence, and its counts at `$now`.
+macro_rules! view_columns {
+    ($now:literal) => {
         concat!(
             coupon_columns!(),
-            ", coalesce((SELECT max(sequence) FROM issuances WHERE coupon_id = c.id), 0) AS issued, ",
-            use_counts_column!("")
+            ", ",
+            issued_column!(),
+            ", ",
+            use_counts_column!("", holds!("INDEXED BY by_lapse", "u.coupon_id", $now))
         )
     };
 }
@@ -40,18 +50,25 @@ VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, 1
 
 const CREATED_BEFORE: &str = concat!(
     "SELECT ",
-    view_columns!(),
+    view_columns!("?2"),
     ", c.creation_body FROM coupons AS c WHERE c.creation_key = ?1"
 );
 
-const COUPON: &str = concat!("SELECT ", view_columns!(), " FROM coupons AS c WHERE c.id = ?1");
+const COUPON: &str = concat!(
+    "SELECT ",
+    view_columns!("?2"),
+    " FROM coupons AS c WHERE c.id = ?1"
+);
+
+const ISSUED: &str = concat!("SELECT ", issued_column!(), " FROM coupons AS c WHERE c.id = ?1");
 
 const SEARCH: SearchDialect = SearchDialect {
     by_phase: "INDEXED BY by_phase",
     by_id: "NOT INDEXED",
     // SQLite reads the tables of a CROSS JOIN in this order.
     join: "CROSS JOIN coupons AS c",
-    columns: view_columns!(),
+    columns: view_columns!("?"),
+    columns_times: 1,
     last_issuance: "(SELECT sequence FROM issuances WHERE coupon_id = c.id AND sequence = c.total_quantity + \
                     coalesce((SELECT u.returned FROM uses AS u WHERE u.coupon_id = c.id \
                                ORDER BY u.use_sequence DESC LIMIT 1), 0))",
@@ -61,7 +78,7 @@ const SEARCH: SearchDialect = SearchDialect {
 /// `?1` is an array of ids.
 const COUPONS_OF: &str = concat!(
     "SELECT ",
-    view_columns!(),
+    view_columns!("?2"),
     " FROM json_each(?1) AS v CROSS JOIN coupons AS c ON c.id = v.value"
 );
 
@@ -134,6 +151,7 @@ pub(crate) async fn create_coupon(connection: &mut SqliteConnection, new: &NewCo
 /// Returns what the key created before, if anything.
 async fn created_before(connection: &mut SqliteConnection, new: &NewCoupon) -> Result<Option<Created>> {
     let asked = sqlx::query(CREATED_BEFORE).bind(new.key.as_str());
+    let asked = asked.bind(timestamp().as_micros());
     let Some(row) = asked.fetch_optional(connection).await.map_err(on_read)? else {
         return Ok(None);
     };
@@ -144,14 +162,25 @@ async fn created_before(connection: &mut SqliteConnection, new: &NewCoupon) -> R
     }
 }
 
-/// Returns one coupon.
+/// Returns one coupon, with the holds that have not lapsed now.
 pub(crate) async fn coupon(connection: &mut SqliteConnection, id: CouponId) -> Result<Option<CouponView>> {
     let row = sqlx::query(COUPON)
         .bind(integer(id.get()))
+        .bind(timestamp().as_micros())
         .fetch_optional(connection)
         .await
         .map_err(on_read)?;
     row.as_ref().map(view).transpose()
+}
+
+/// Returns the highest sequence of a coupon; `None` if the coupon does not exist.
+pub(super) async fn issued(connection: &mut SqliteConnection, id: CouponId) -> Result<Option<Sequence>> {
+    let row = sqlx::query(ISSUED)
+        .bind(integer(id.get()))
+        .fetch_optional(connection)
+        .await
+        .map_err(on_read)?;
+    row.as_ref().map(highest).transpose()
 }
 
 /// Takes one step of a search for coupons.
@@ -181,7 +210,7 @@ fn id(row: &SqliteRow) -> Result<CouponId> {
     readable(CouponId::new(number(row, "id")?), "id")
 }
 
-/// Returns these coupons.
+/// Returns these coupons, with the holds that have not lapsed now.
 pub(super) async fn coupons_of(
     connection: &mut SqliteConnection,
     ids: &[CouponId],
@@ -189,6 +218,7 @@ pub(super) async fn coupons_of(
     let ids: Vec<_> = ids.iter().map(CouponId::to_string).collect();
     let read = sqlx::query(COUPONS_OF)
         .bind(format!("[{}]", ids.join(",")))
+        .bind(timestamp().as_micros())
         .fetch_all(connection)
         .await
         .map_err(on_read)?;
@@ -202,8 +232,12 @@ fn view(row: &SqliteRow) -> Result<CouponView> {
     Ok(CouponView {
         uses: rows::use_counts(row)?,
         coupon: rows::coupon(row)?,
-        issued: Sequence::new(number(row, "issued")?),
+        issued: highest(row)?,
     })
+}
+
+fn highest(row: &SqliteRow) -> Result<Sequence> {
+    Ok(Sequence::new(number(row, "issued")?))
 }
 
 /// Returns a page of a coupon's changes, which begins with its creation.
@@ -257,8 +291,9 @@ mod tests {
     }
 
     /// Statements, and a part of the plan of each.
-    const READS: [(&str, &str); 11] = [
+    const READS: [(&str, &str); 13] = [
         (COUPON, "PRIMARY KEY (coupon_id=?)"),
+        (COUPON, HOLDS),
         (OF_ID, "PRIMARY KEY (coupon_id=? AND sequence=?)"),
         (OF_USER, "(user_id=? AND coupon_id>? AND coupon_id<?)"),
         (
@@ -281,7 +316,10 @@ mod tests {
         ),
         (OF_USED, "PRIMARY KEY (coupon_id=? AND sequence=?)"),
         (COUPONS_OF, "INTEGER PRIMARY KEY (rowid=?)"),
+        (COUPONS_OF, HOLDS),
     ];
+
+    const HOLDS: &str = "SEARCH h USING COVERING INDEX by_lapse (coupon_id=? AND lapses_at>?)";
 
     #[tokio::test]
     async fn no_read_of_a_client_scans_a_whole_coupon() {

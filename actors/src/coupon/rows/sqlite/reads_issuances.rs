@@ -2,7 +2,7 @@
 
 use sqlx::{Connection, SqliteConnection};
 
-use super::reads::{coupon, coupons_of};
+use super::reads::{coupons_of, issued};
 use crate::coupon::ids::Sequence;
 use crate::coupon::rows::columns::{
     self as rows, coupon_range, issuance_columns, page_columns, state_condition,
@@ -122,11 +122,11 @@ pub(crate) async fn step(
     } = query.of
         && (query.is_search() || page.issuances.is_empty())
     {
-        let Some(view) = coupon(connection, id).await? else {
+        let Some(issued) = issued(connection, id).await? else {
             return Ok(None);
         };
         if query.is_search() {
-            page.next = query.next(&page.issuances, after, &view);
+            page.next = query.next(&page.issuances, after, issued);
         }
     }
     if query.with_coupons {

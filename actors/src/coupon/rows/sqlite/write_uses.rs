@@ -21,10 +21,10 @@ type Portion = batch::Portion<CouponKind>;
 /// before its rows.
 const INSERT: &str = "
 INSERT INTO uses (coupon_id, use_sequence, sequence, kind, order_id, order_amount, discount, hold_until, returns,
-                  reason, author, used_at, reserved, redeemed, revoked, returned)
+                  reason, author, used_at, reserved, redeemed, revoked, returned, lapses_at)
 SELECT c.id, row.value ->> 0, row.value ->> 1, row.value ->> 2, row.value ->> 3, row.value ->> 4,
        row.value ->> 5, row.value ->> 6, row.value ->> 7, row.value ->> 8, row.value ->> 9, row.value ->> 10,
-       row.value ->> 11, row.value ->> 12, row.value ->> 13, row.value ->> 14
+       row.value ->> 11, row.value ->> 12, row.value ->> 13, row.value ->> 14, row.value ->> 15
   FROM jsonb_each(?1) AS portion
  CROSS JOIN shards AS s
     ON s.shard_id = portion.value ->> 0 AND s.epoch = portion.value ->> 1 AND s.owner = portion.value ->> 2
@@ -116,7 +116,8 @@ fn push_use(json: &mut String, made: &Use) -> std::fmt::Result {
         counts.redeemed,
         counts.revoked,
         counts.returned
-    )
+    )?;
+    push_number(json, made.lapses_at.map(|lapse| lapse.as_micros()))
 }
 
 fn push_number(json: &mut String, number: Option<impl std::fmt::Display>) -> std::fmt::Result {

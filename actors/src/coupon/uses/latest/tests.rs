@@ -111,12 +111,15 @@ fn a_use_that_no_owner_can_have_written_is_refused() {
 }
 
 #[test]
-fn three_hundred_thousand_uses_take_less_than_24_megabytes() {
+fn three_hundred_thousand_uses_take_less_than_24_megabytes_and_while_orders_hold_them_12_more() {
     let mut uses = Uses::default();
     for number in 1..=300_000_u64 {
         let order = format!("0c8fb9d4-6a1e-4f0e-9c3b-{number:012}");
         uses.push(&reserved(number, number * 3, &order)).unwrap();
     }
+    assert_eq!(uses.count_holds(time(8_999)), 300_000);
+    assert!(uses.bytes() < 36_000_000, "{} bytes", uses.bytes());
+    assert_eq!(uses.count_holds(time(9_001 + crate::time::MICROS_PER_DAY)), 0);
     assert!(uses.bytes() < 24_000_000, "{} bytes", uses.bytes());
     assert_eq!(size_of::<Record>(), 48);
 }

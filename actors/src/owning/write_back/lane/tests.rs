@@ -406,6 +406,7 @@ fn use_of(portion: &Portion) -> Use {
         reason: None,
         author: Author::parse("key:shop").unwrap(),
         counts: UseCounts::default(),
+        lapses_at: None,
     }
 }
 

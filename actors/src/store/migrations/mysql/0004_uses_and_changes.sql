@@ -23,7 +23,8 @@ EXECUTE statement;
 DEALLOCATE PREPARE statement;
 
 -- What became of issuances: rows are only added, dense in each coupon. A row has the counts of its coupon after it, so that the last one tells
--- them: how many issuances are reserved, redeemed and revoked, and how many were given back to the quantity.
+-- them: how many issuances are reserved, redeemed and revoked, and how many were given back to the quantity. lapses_at is when the hold lapses
+-- that a use begins, or that was the latest use of its issuance before it.
 CREATE TABLE IF NOT EXISTS uses (
     coupon_id     BIGINT       NOT NULL,
     use_sequence  BIGINT       NOT NULL CHECK (use_sequence >= 1),
@@ -41,9 +42,12 @@ CREATE TABLE IF NOT EXISTS uses (
     redeemed      BIGINT       NOT NULL,
     revoked       BIGINT       NOT NULL,
     returned      BIGINT       NOT NULL,
+    lapses_at     BIGINT,
     PRIMARY KEY (coupon_id, use_sequence),
     -- Finds what became of one issuance.
-    KEY by_issuance (coupon_id, sequence, use_sequence)
+    KEY by_issuance (coupon_id, sequence, use_sequence),
+    -- Counts the holds that have not lapsed: reservations that lapse later, without those that another use follows.
+    KEY by_lapse (coupon_id, lapses_at, kind)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET ascii COLLATE ascii_bin;
 
 -- The audit log: a row for each version of a coupon that a change made, with who made it and what it asked for. A row without a time is empty:

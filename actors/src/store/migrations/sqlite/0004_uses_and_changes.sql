@@ -9,7 +9,8 @@ ALTER TABLE coupons ADD COLUMN time_zone TEXT;
 ALTER TABLE coupons ADD COLUMN no_user_limit INTEGER NOT NULL DEFAULT 0;
 
 -- What became of issuances: rows are only added, dense in each coupon. A row has the counts of its coupon after it, so that the last one tells
--- them: how many issuances are reserved, redeemed and revoked, and how many were given back to the quantity.
+-- them: how many issuances are reserved, redeemed and revoked, and how many were given back to the quantity. lapses_at is when the hold lapses
+-- that a use begins, or that was the latest use of its issuance before it.
 CREATE TABLE uses (
     coupon_id     INTEGER NOT NULL,
     use_sequence  INTEGER NOT NULL CHECK (use_sequence >= 1),
@@ -27,10 +28,13 @@ CREATE TABLE uses (
     redeemed      INTEGER NOT NULL,
     revoked       INTEGER NOT NULL,
     returned      INTEGER NOT NULL,
+    lapses_at     INTEGER,
     PRIMARY KEY (coupon_id, use_sequence)
 ) STRICT, WITHOUT ROWID;
 -- Finds what became of one issuance. The key of a row ends its entry.
 CREATE INDEX by_issuance ON uses (coupon_id, sequence);
+-- Counts the holds that have not lapsed: reservations that lapse later, without those that another use follows.
+CREATE INDEX by_lapse ON uses (coupon_id, lapses_at, kind) WHERE lapses_at IS NOT NULL;
 
 -- The audit log: a row for each version of a coupon that a change made, with who made it and what it asked for. Who made the coupon itself,
 -- and what was asked for, is in its row. Rows of both that nodes of the previous release made have neither.
