@@ -130,6 +130,7 @@ async fn keys_are_read_again_when_the_file_changes_and_stay_while_it_is_broken()
         let text = get("/metrics", "").await.text().await.unwrap();
         metric_in(&text, series)
     };
+    let refused = r#"coupon_key_reloads_total{source="keys_file",result="refused"}"#;
     let stale = r#"coupon_keys_stale{source="keys_file"}"#;
     assert!(accepted("first").await && !accepted("second").await);
     assert_eq!(metric(stale).await, 0.0);
@@ -138,20 +139,22 @@ async fn keys_are_read_again_when_the_file_changes_and_stay_while_it_is_broken()
     eventually("the second key is accepted", async || accepted("second").await).await;
     assert!(!accepted("first").await, "a key that was taken out is refused");
 
-    for broken in ["[[keys]", "", "keys = 5"] {
+    for (number, broken) in (1..).zip(["[[keys]", "", "keys = 5"]) {
         write(directory.path(), broken);
-        eventually("the broken file is noticed", async || metric(stale).await == 1.0).await;
+        eventually("the broken file is noticed", async || {
+            (metric(refused).await, metric(stale).await) == (f64::from(number), 1.0)
+        })
+        .await;
         assert!(accepted("second").await && !accepted("first").await, "{broken}");
-        write(directory.path(), &entry("second", "viewer"));
-        eventually("the file is read again", async || metric(stale).await == 0.0).await;
     }
+    write(directory.path(), &entry("second", "viewer"));
+    eventually("the file is read again", async || metric(stale).await == 0.0).await;
     std::fs::remove_file(&file).unwrap();
     eventually("the missing file is noticed", async || metric(stale).await == 1.0).await;
     assert!(accepted("second").await && get("/v1/me", ADMIN_TOKEN).await.status() == 200);
 
     write(directory.path(), "keys = []\n");
     eventually("the last key is gone", async || !accepted("second").await).await;
-    let refused = r#"coupon_key_reloads_total{source="keys_file",result="refused"}"#;
     assert_eq!(metric(refused).await, 4.0);
     let log = serving.end().await;
     let lines = log

@@ -60,7 +60,7 @@ impl Files {
         let files = [("certificate_file", "tls.crt"), ("key_file", "tls.key")];
         let files = files
             .map(|(key, name)| format!("--set=http.tls.{key}={}", self.folder.path().join(name).display()));
-        let more = ["http.tls.reload_every=50ms", "http.tls.handshake_timeout=10s"]
+        let more = ["http.tls.reload_every=50ms", "http.tls.handshake_timeout=6s"]
             .map(|setting| format!("--set={setting}"));
         files.into_iter().chain(more).collect()
     }
