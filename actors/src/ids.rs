@@ -234,7 +234,7 @@ impl RequestKey {
 }
 
 /// The kind of an author.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AuthorKind {
     /// A user, maybe with a role.
     User,
@@ -254,7 +254,7 @@ impl AuthorKind {
 
 /// Who asked for something that is stored: a user or a named key. Its text is the word for the kind, a colon,
 /// and the name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Author {
     kind: AuthorKind,
     text: SmolStr,

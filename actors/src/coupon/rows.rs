@@ -23,7 +23,7 @@ pub use self::user_steps::{UserPlace, UserStep, UserStepPage};
 use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::offer::{Coupon, CouponView, Discount, Issuance, Metadata, Offer, Status};
 use crate::coupon::record::{ChangeRecord, ChangeRow};
-use crate::coupon::uses::{Use, UseNumber};
+use crate::coupon::uses::{Use, UseNumber, UsedIssuance};
 use crate::ids::{RequestKey, UserId};
 use crate::store::{Result, StoreError};
 use crate::time::Timestamp;
@@ -165,8 +165,9 @@ pub trait CouponRows: CodeRows {
     /// there is [`CouponSnapshot::user_step`].
     async fn issuances(&self, query: &IssuanceQuery) -> Result<Option<IssuancePage>>;
 
-    /// Reads a page of a user's list, as [`Self::issuances`] does, if the list has at most this many
-    /// issuances in any state. `None` if it has more.
+    /// Reads a page of a list of a user, as [`Self::issuances`] does, if the user has at most this many
+    /// issuances, or this many of the coupon, in any state. `None` if the user has more, or if the list is
+    /// about a coupon that does not exist.
     async fn issuances_of_few(&self, query: &IssuanceQuery, at_most: u32) -> Result<Option<IssuancePage>>;
 
     /// Begins a snapshot, which takes a connection for as long as it exists.
@@ -230,8 +231,19 @@ pub trait CouponSnapshot: Send + Sync + 'static {
     /// Takes one step of a search for issuances; `None` if their coupon does not exist.
     async fn issuances(&self, query: &IssuanceQuery) -> Result<Option<IssuancePage>>;
 
+    /// Returns these issuances with their latest uses, in no particular order.
+    async fn issuances_with_ids(&self, ids: &[IssuanceId]) -> Result<Vec<UsedIssuance>>;
+
     /// Takes one step through all issuances of a user, for a list of them.
     async fn user_step(&self, step: &UserStep) -> Result<UserStepPage>;
+
+    /// Returns how many issuances a user has of the coupons after the first of these up to the second, or up
+    /// to the last one.
+    async fn count_of_user(
+        &self,
+        user: &UserId,
+        coupons: (Option<CouponId>, Option<CouponId>),
+    ) -> Result<u64>;
 
     /// Returns these coupons.
     async fn coupons_of(&self, ids: &[CouponId]) -> Result<HashMap<CouponId, CouponView>>;

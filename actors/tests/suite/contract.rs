@@ -82,6 +82,7 @@ macro_rules! contract {
             a_snapshot_that_is_dropped_at_any_moment_leaves_nothing_behind
             issuances_are_found_by_state_as_it_is_defined
             an_issuance_is_read_with_its_coupon
+            issuances_are_read_by_their_ids
             a_snapshot_shows_the_issuances_that_were_used_meanwhile
             a_page_has_the_coupons_of_its_issuances
         });

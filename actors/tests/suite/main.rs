@@ -80,6 +80,7 @@ on_each_server! {
         no_read_of_clients_goes_through_a_whole_coupon
         nothing_goes_through_all_uses_of_a_coupon
         a_step_goes_through_few_rows
+        steps_within_a_coupon_pass_over_the_issuances_of_others
         every_list_has_its_index
         batches_of_all_sizes_leave_no_prepared_statements
     }

@@ -1,13 +1,12 @@
 //! How many statements, steps and prepared statements the store needs, and which indexes its reads use.
 
 mod issuances_of_ann;
+mod searching;
 
 use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
 use actors::coupon::offer::Phase;
-use actors::coupon::rows::{
-    CouponFilter, CouponQuery, CouponRows, IssuanceQuery, IssuancesOf, UserCursor, UserPlace, UserStep,
-};
-use actors::coupon::uses::{UseNumber, UseState};
+use actors::coupon::rows::{CouponFilter, CouponQuery, CouponRows, IssuanceQuery, IssuancesOf, UserCursor};
+use actors::coupon::uses::UseNumber;
 use actors::ids::UserId;
 use actors::store::EntryStore;
 use actors::store::batch::FoundRows;
@@ -17,11 +16,13 @@ use sqlx::{AssertSqlSafe, Row};
 
 use crate::database::OnServer;
 use crate::locks::on_different_shards;
-use crate::support::{Owned, after_noon, batch, found, user};
+use crate::support::{Owned, batch, found, user};
 use crate::using;
 use testkit::servers::{ServerKind, run};
 
-use self::issuances_of_ann::{has_many, issuances_of_ann, list_of_ann, used_of_ann};
+pub use self::searching::{
+    a_step_goes_through_few_rows, steps_within_a_coupon_pass_over_the_issuances_of_others,
+};
 
 /// Returns the number of statements so far, of all sessions.
 pub async fn statements(shell: &mut MySqlConnection) -> u64 {
@@ -191,57 +192,6 @@ pub async fn nothing_goes_through_all_uses_of_a_coupon(kind: ServerKind) {
         one < 100,
         "{one} steps for the uses of one issuance, a coupon twice and an issuance"
     );
-}
-
-/// A step of a search examines as many rows as it may, however many issuances and uses there are.
-pub async fn a_step_goes_through_few_rows(kind: ServerKind) {
-    let database = OnServer::through(kind, None).await;
-    let store = &*database.store;
-    let (ids, unlimited) = issuances_of_ann(store).await;
-    let mut shell = database.shell().await;
-    run(&mut shell, "ANALYZE TABLE issuances, coupons, uses").await;
-    let snapshot = store.snapshot().await.unwrap();
-    let step = |place, examine, state| UserStep {
-        user: user("ann"),
-        coupon: None,
-        after: None,
-        state,
-        now: after_noon(0),
-        limit: 51,
-        place,
-        examine,
-    };
-    let mut before = steps(&mut shell).await;
-    let mut taken = async || {
-        let now = steps(&mut shell).await;
-        now - std::mem::replace(&mut before, now)
-    };
-    let after = UserPlace::After(Some(ids[3]));
-    let page = snapshot.user_step(&step(after, 250, None)).await.unwrap();
-    let next = Some(UserPlace::After(Some(ids[5])));
-    assert_eq!((page.issuances.len(), page.next), (51, next));
-    let of_coupons = taken().await;
-    let page = snapshot
-        .user_step(&step(after, 250, Some(UseState::Revoked)))
-        .await;
-    assert_eq!(page.unwrap().issuances.len(), 0);
-    let by_state = taken().await;
-    let within = UserPlace::Within(unlimited, 1_500);
-    let page = snapshot.user_step(&step(within, 10, None)).await.unwrap();
-    let next = Some(UserPlace::Within(unlimited, 1_510));
-    assert_eq!((page.issuances.len(), page.next), (10, next));
-    let of_one = taken().await;
-    has_many(store).await;
-    let counted = taken().await;
-    list_of_ann(store, unlimited).await;
-    let in_index = taken().await;
-    used_of_ann(&*snapshot, ids[7]).await;
-    let of_uses = taken().await;
-    println!("steps along indexes: {of_coupons}, {by_state}, {of_one}, {counted}, {in_index}, {of_uses}");
-    // For the latest use of an issuance, a server may go through the uses of that issuance.
-    assert!(of_coupons < 3_000 && by_state < 1_500 && of_one < 100 && counted < 150);
-    // All issuances of a user and a coupon are found in the index, and three times ten are read.
-    assert!(in_index < 6_500 && of_uses < 500);
 }
 
 /// Returns the reads of this table that the server executed since its log was last emptied.

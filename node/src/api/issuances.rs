@@ -25,7 +25,7 @@ use crate::http::query::Query;
 use crate::service::auth::Principal;
 use crate::service::codes::Codes;
 use crate::service::engine::{Issuance, IssueResponse};
-use crate::service::issuance_lists::{IssuanceList, IssuanceListOptions};
+use crate::service::issuance_lists::{IssuanceList, IssuanceListOptions, Requester};
 use crate::service::list::{Cursor, Row, whole_number};
 use crate::service::{self, Service};
 
@@ -224,7 +224,8 @@ pub(super) fn user_id(value: &Value) -> Result<UserId, &'static str> {
 
 /// `GET /v1/coupons/{id}/issuances`
 pub(super) async fn list(service: &Service, call: &Call) -> Answer {
-    principal(service, call)?.require_reader()?;
+    let principal = principal(service, call)?;
+    principal.require_reader()?;
     let coupon = coupon_id(call.parameter())?;
     let (user, options, after, limit) = call.query(|query| {
         let user = query.get("user_id", USER_ID, |text| UserId::parse(text).ok());
@@ -233,21 +234,32 @@ pub(super) async fn list(service: &Service, call: &Call) -> Answer {
         let after = after.unwrap_or(Sequence::NONE);
         (user, list_options(query), after, limit(query))
     })?;
-    let list = service.issuances_of_coupon(call.head.client, (coupon, user), options, after, limit);
+    let requester = requester(&principal, call)?;
+    let list = service.issuances_of_coupon(requester, (coupon, user), options, after, limit);
     Ok(page(&list.await?, service.codes()))
 }
 
 /// `GET /v1/issuances`
 pub(super) async fn list_of_user(service: &Service, call: &Call) -> Answer {
-    principal(service, call)?.require_reader_or_service()?;
+    let principal = principal(service, call)?;
+    principal.require_reader_or_service()?;
     let (user, options, after, limit) = call.query(|query| {
         let user = query.required("user_id", USER_ID, |text| UserId::parse(text).ok());
         (user, list_options(query), cursor(query), limit(query))
     })?;
     // A missing user id is an error of the query.
     let user = user.ok_or_else(|| RequestError::invalid("user_id", json::REQUIRED))?;
-    let list = service.issuances_of_user(call.head.client, (user, None), options, after, limit);
+    let requester = requester(&principal, call)?;
+    let list = service.issuances_of_user(requester, (user, None), options, after, limit);
     Ok(page(&list.await?, service.codes()))
+}
+
+/// Returns who asks for a list of issuances.
+pub(super) fn requester(principal: &Principal, call: &Call) -> Result<Requester, Error> {
+    Ok(Requester {
+        address: call.head.client,
+        author: principal.author()?,
+    })
 }
 
 /// The coupon to which a list of issuances is limited.

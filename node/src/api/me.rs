@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::issuances::{list_options, of_coupon, page};
+use super::issuances::{list_options, of_coupon, page, requester};
 use super::list::{cursor, limit};
 use super::{Answer, principal};
 use crate::http::call::Call;
@@ -44,6 +44,7 @@ pub(super) async fn issuances(service: &Service, call: &Call) -> Answer {
         let options = list_options(query);
         (of_coupon(query), options, cursor(query), limit(query))
     })?;
-    let list = service.issuances_of_user(call.head.client, (user, coupon), options, after, limit);
+    let requester = requester(&principal, call)?;
+    let list = service.issuances_of_user(requester, (user, coupon), options, after, limit);
     Ok(page(&list.await?, service.codes()))
 }

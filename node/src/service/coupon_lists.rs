@@ -40,6 +40,10 @@ const SEARCHES_MAX: usize = 256;
 /// Number of coupons that one step examines: few enough that no step takes longer than some milliseconds.
 const STEP: u32 = 4_000;
 
+/// Number of changed coupons that are read again in one turn: no more than a few mebibytes with the longest
+/// texts.
+const READ_AGAIN: usize = 64;
+
 /// A search that takes longer ends with the coupons found so far, if there are any. This time is shorter than
 /// the deadline of a request, so that they reach the client.
 pub(super) const SEARCH_TIME_MAX: Duration = Duration::from_secs(1);
@@ -299,16 +303,17 @@ impl Search {
         }
     }
 
-    /// Returns those of these coupons that the filter admits.
+    /// Returns those of these coupons that the filter admits, in the same order.
     async fn admitted(
         &self,
         snapshot: &SearchSnapshot,
         coupons: Vec<CouponId>,
     ) -> StoreResult<Vec<CouponView>> {
         let mut admitted = Vec::new();
-        for coupon in coupons {
-            let view = snapshot.turn().await?.coupon(coupon).await?;
-            admitted.extend(view.filter(|view| self.key.filter.admits(view, snapshot.now())));
+        for some in coupons.chunks(READ_AGAIN) {
+            let mut views = snapshot.turn().await?.coupons_of(some).await?;
+            let views = some.iter().filter_map(|coupon| views.remove(coupon));
+            admitted.extend(views.filter(|view| self.key.filter.admits(view, snapshot.now())));
         }
         Ok(admitted)
     }

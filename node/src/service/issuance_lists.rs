@@ -1,13 +1,15 @@
 //! Lists of issuances: of a coupon, and what they have in common with those of a user (`user_lists`): states,
 //! quotes and coupons. Everything that one page shows is of one moment, after the request.
 //!
-//! A list of a whole coupon by state is a search, as a list of coupons is: it takes steps until its page is
-//! full, in turn with other searches and within the same bounds.
+//! A list of a coupon by state is a search, as a list of coupons is: it takes steps until its page is full,
+//! in turn with other searches and within the same bounds. If it is also of one user, who usually has few of
+//! the coupon, one statement reads it; only if the user has more than [`ONE_STATEMENT_MAX`], it is a search.
 //!
-//! A search that finds nothing in the time of a request fails, and the next request for the same list goes on
-//! where it ended. What happened to the examined issuances meanwhile is in the rows of uses, which are only
-//! added: the issuances that were used since are examined again, whichever node decided it. A change by time
-//! alone (a hold that lapsed, an end of use that passed) is missed until the search ends or is forgotten.
+//! A search that finds nothing in the time of a request fails, and the next request of the same principal for
+//! the same list goes on where it ended. What happened to the examined issuances meanwhile is in the rows of
+//! uses, which are only added: the issuances that were used since are examined again, whichever node decided
+//! it. A change by time alone (a hold that lapsed, an end of use that passed) is missed until the search ends
+//! or is forgotten.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -17,7 +19,7 @@ use std::time::Instant;
 use actors::coupon::ids::{CouponId, Sequence};
 use actors::coupon::uses::decide::{Quote, Terms};
 use actors::coupon::uses::{UseNumber, UseState, UsedIssuance};
-use actors::ids::UserId;
+use actors::ids::{Author, UserId};
 use actors::time::{self, Moment, Timestamp};
 
 use super::coupon_lists::{FRUITLESS_TIME_MAX, SEARCH_TIME_MAX};
@@ -27,7 +29,11 @@ use super::engine::{
 use super::kept_progress::KeptProgress;
 use super::list::Page;
 use super::search_snapshots::{SearchSnapshot, SearchSnapshots, too_long};
+use super::store_calls::StoreCallError;
 use super::{Error, Service};
+
+/// Maximum number of issuances of a user that one statement goes through, within some milliseconds.
+pub(super) const ONE_STATEMENT_MAX: u32 = 10_000;
 
 /// Number of sequences that one step examines: few enough that no step takes longer than some milliseconds.
 const STEP: u32 = 4_000;
@@ -39,8 +45,15 @@ const USES_STEP: u64 = 2_000;
 /// The progress of searches that have found nothing so far, by their lists.
 pub(super) type IssuanceProgress = KeptProgress<ListKey, Examined>;
 
-/// A list of a coupon's issuances in a state, after a sequence.
-pub(super) type ListKey = (CouponId, UseState, Sequence);
+/// A list of a coupon's issuances in a state, and who asks for it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct ListKey {
+    pub(super) author: Author,
+    pub(super) coupon: CouponId,
+    pub(super) user: Option<UserId>,
+    pub(super) state: UseState,
+    pub(super) after: Sequence,
+}
 
 /// The issuances that were examined, up to a sequence, and are not in the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +62,16 @@ pub(super) struct Examined {
     pub(super) up_to: Sequence,
     /// The last use that was taken into account for all of them.
     pub(super) used: UseNumber,
+}
+
+/// Who asks for a list of issuances.
+#[derive(Debug, Clone)]
+pub(crate) struct Requester {
+    /// The address of the client, whose searches are bounded.
+    pub(crate) address: IpAddr,
+    /// The principal. What its requests have searched is kept for its next ones, and for no others: a request
+    /// that was not sent before finds all that was answered before it.
+    pub(crate) author: Author,
 }
 
 /// What a list of issuances shows.
@@ -132,36 +155,65 @@ impl Service {
     /// issuances.
     pub(crate) async fn issuances_of_coupon(
         &self,
-        client: IpAddr,
+        requester: Requester,
         (coupon, user): (CouponId, Option<UserId>),
         options: IssuanceListOptions,
         after: Sequence,
         limit: u32,
     ) -> Result<IssuanceList<Sequence>, Error> {
         let engine = self.engine()?.clone();
+        let key = options.state.map(|state| ListKey {
+            author: requester.author,
+            coupon,
+            user: user.clone(),
+            state,
+            after,
+        });
         let query = options.query(IssuancesOf::Coupon { coupon, user, after }, limit);
-        let (found, now) = if query.is_search() {
-            let places = self.lists.admit(client, true)?;
-            let (progress, snapshots) = (Arc::clone(&self.issuance_progress), self.lists.snapshots());
-            let key = options.state.map(|state| (coupon, state, after));
-            let found = self.read(async move {
-                let _places = places;
-                search(&engine, &snapshots, &progress, query).await
-            });
-            let found = found.await?.ok_or(Refusal::UnknownCoupon)?;
-            // If the request was not answered in time, its client may retry, and the search need not begin anew.
-            if let Some(key) = key {
-                self.issuance_progress.end(&key, time::moment());
+        // All reads share the deadline of the request.
+        let reading = async {
+            match key {
+                Some(key) => self.page_in_state(requester.address, engine, key, query).await,
+                None => {
+                    let now = query.now;
+                    let read = async move { engine.issuances(&query).await };
+                    let found = self.store_calls.run(read).await?;
+                    Ok(found.map(|found| (found, now)))
+                }
             }
-            found
-        } else {
-            let now = query.now;
-            let read = async move { engine.issuances(&query).await };
-            (self.read(read).await?.ok_or(Refusal::UnknownCoupon)?, now)
         };
+        let (found, now) = self.await_read(reading).await?.ok_or(Refusal::UnknownCoupon)?;
         let mut page = Page::cut(found.issuances, limit);
         page.next = page.next.or(found.next);
         Ok(IssuanceList::new(page, now, found.coupons, options))
+    }
+
+    /// Reads a page by state, by one statement if it is of a user with few issuances. Returns also the time
+    /// for which its states were computed; `None` if the coupon does not exist.
+    async fn page_in_state(
+        &self,
+        client: IpAddr,
+        engine: CouponEngine,
+        key: ListKey,
+        query: IssuanceQuery,
+    ) -> Result<Option<(IssuancePage, Timestamp)>, StoreCallError> {
+        if key.user.is_some() {
+            let (reader, reads) = (engine.clone(), query.clone());
+            let of_few = async move { reader.issuances_of_few(&reads, ONE_STATEMENT_MAX).await };
+            if let Some(found) = self.store_calls.run(of_few).await? {
+                return Ok(Some((found, query.now)));
+            }
+        }
+        let (places, snapshots) = (self.lists.admit(client, true)?, self.lists.snapshots());
+        let (progress, searched) = (Arc::clone(&self.issuance_progress), key.clone());
+        let searching = async move {
+            let _places = places;
+            search(&engine, &snapshots, &progress, searched, query).await
+        };
+        let found = self.store_calls.run(searching).await?;
+        // If the request was not answered in time, its client may retry, and the search need not begin anew.
+        self.issuance_progress.end(&key, time::moment());
+        Ok(found)
     }
 }
 
@@ -171,14 +223,10 @@ async fn search(
     engine: &CouponEngine,
     snapshots: &SearchSnapshots,
     progress: &IssuanceProgress,
+    key: ListKey,
     mut query: IssuanceQuery,
 ) -> StoreResult<Option<(IssuancePage, Timestamp)>> {
-    let (IssuancesOf::Coupon { coupon, after, .. }, Some(state)) = (query.of.clone(), query.state) else {
-        let page = engine.issuances(&query).await?;
-        return Ok(page.map(|page| (page, query.now)));
-    };
     let (begun, begun_at) = (Instant::now(), time::moment());
-    let key = (coupon, state, after);
     // The snapshot begins after the progress was read, so it shows every use that the progress knows.
     let examined = progress.find(&key, begun_at);
     let snapshot = snapshots.join(engine).await?;
@@ -213,7 +261,7 @@ impl Search<'_> {
     /// earlier search has examined, if it is given. Returns what was found; `None` if the coupon does not
     /// exist.
     async fn run(&self, examined: Option<Examined>) -> StoreResult<Option<IssuancePage>> {
-        let (coupon, _, after) = self.key;
+        let ListKey { coupon, after, .. } = self.key;
         let last_use = self.snapshot.turn().await?.last_use(coupon).await?;
         let mut examined = examined.unwrap_or(Examined {
             up_to: after,
@@ -224,7 +272,7 @@ impl Search<'_> {
         while found.issuances.len() < wanted {
             let of = IssuancesOf::Coupon {
                 coupon,
-                user: None,
+                user: self.key.user.clone(),
                 after: examined.up_to,
             };
             let step = self.step(of, wanted - found.issuances.len()).await?;
@@ -258,12 +306,13 @@ impl Search<'_> {
     /// that takes too long, and then keeps how far it came; if it has found some, up to the first of them.
     /// However late it is, one step is taken, so that a retry comes further.
     async fn catch_up(&self, examined: &mut Examined, last_use: UseNumber) -> StoreResult<IssuancePage> {
-        let (coupon, _, after) = self.key;
+        let ListKey { coupon, after, .. } = self.key;
         let mut found = IssuancePage::default();
         while examined.used < last_use {
             let next = UseNumber::new(examined.used.get() + USES_STEP).min(last_use);
             let of = IssuancesOf::Used {
                 coupon,
+                user: self.key.user.clone(),
                 uses: (examined.used, next),
                 sequences: (after, examined.up_to),
             };

@@ -9,7 +9,7 @@ use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
 use actors::coupon::offer::{Offer, Status};
 use actors::coupon::uses::{UseNumber, UseState};
 use actors::engine::Options;
-use actors::ids::{RequestKey, UserId};
+use actors::ids::{Author, AuthorKind, RequestKey, UserId};
 use actors::store::sqlite::{self, SqliteStore};
 use actors::time::{self, Timestamp};
 use actors::trace::Spans;
@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 
 use super::auth::{KeyRing, UserSource};
 use super::engine::{CouponFilter, NewCoupon, StatisticsQuery, UserCursor};
-use super::issuance_lists::{Examined, IssuanceListOptions};
+use super::issuance_lists::{Examined, IssuanceListOptions, ListKey, Requester};
 use super::list::PAGE_BYTES_MAX;
 use super::store_calls::STORE_CALLS_MAX;
 use super::user_lists::{PageKey, Reached};
@@ -275,12 +275,10 @@ async fn insert_many_and_few(folder: &Path, coupon: CouponId) {
     assert_eq!(inserted.unwrap().rows_affected(), 20_001);
 }
 
-/// A list that takes several statements counts as a search of its client.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_list_of_a_user_with_very_many_issuances_is_a_search() {
-    let (config, folder) = (Config::default(), tempfile::tempdir().unwrap());
-    let service = service(&config);
-    start_engine(&service, &config, folder.path()).await;
+/// Starts a service whose users `many` and `few` have very many issuances of a coupon.
+async fn of_many_and_few(config: &Config, folder: &Path) -> (Arc<Service>, CouponId) {
+    let service = service(config);
+    start_engine(&service, config, folder).await;
     let unlimited = Offer {
         per_user_limit: None,
         ..Offer::titled("Coupon")
@@ -289,12 +287,60 @@ async fn the_list_of_a_user_with_very_many_issuances_is_a_search() {
         .create_coupon(new_coupon(unlimited), "admin")
         .await
         .unwrap();
-    insert_many_and_few(folder.path(), coupon.coupon.id).await;
-    let client = IpAddr::from(Ipv4Addr::LOCALHOST);
-    let list = async |user: &str| {
+    insert_many_and_few(folder, coupon.coupon.id).await;
+    (service, coupon.coupon.id)
+}
+
+fn requester(key: &str) -> Requester {
+    Requester {
+        address: IpAddr::from(Ipv4Addr::LOCALHOST),
+        author: Author::new(AuthorKind::Key, key).unwrap(),
+    }
+}
+
+/// Takes all places of a client for searches.
+fn all_places(service: &Service, config: &Config) -> Vec<coupon_lists::Places> {
+    let client = requester("shop").address;
+    let places = (0..config.limits.client_lists).map(|_| service.lists.admit(client, true));
+    places.collect::<Result<_, _>>().unwrap()
+}
+
+/// With a state, all of them are examined.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_list_of_a_coupon_and_a_user_with_very_many_of_it_is_a_search() {
+    let (config, folder) = (Config::default(), tempfile::tempdir().unwrap());
+    let (service, coupon) = of_many_and_few(&config, folder.path()).await;
+    let list = async |user: &str, state| {
+        let of = (coupon, Some(UserId::parse(user).unwrap()));
+        let options = IssuanceListOptions {
+            state,
+            ..IssuanceListOptions::default()
+        };
+        let after = Sequence::new(9_995);
+        let list = service.issuances_of_coupon(requester("shop"), of, options, after, 10);
+        let list = list.await.map(|list| list.page);
+        list.map(|page| (page.items.len(), page.next.map(Sequence::get)))
+    };
+    let (issued, revoked) = (Some(UseState::Issued), Some(UseState::Revoked));
+    let places = all_places(&service, &config);
+    assert!(matches!(list("few", issued).await, Ok((10, Some(10_011)))));
+    assert!(matches!(list("few", revoked).await, Ok((0, None))));
+    assert!(matches!(list("many", None).await, Ok((6, None))));
+    assert!(matches!(list("many", issued).await, Err(Error::RateLimited(_))));
+    drop(places);
+    assert!(matches!(list("many", issued).await, Ok((6, None))));
+    assert!(matches!(list("many", revoked).await, Ok((0, None))));
+}
+
+/// A list that takes several statements counts as a search of its client.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_list_of_a_user_with_very_many_issuances_is_a_search() {
+    let (config, folder) = (Config::default(), tempfile::tempdir().unwrap());
+    let (service, coupon) = of_many_and_few(&config, folder.path()).await;
+    let list_for = async |key: &str, user: &str| {
         let user = UserId::parse(user).unwrap();
         let options = IssuanceListOptions::default();
-        let list = service.issuances_of_user(client, (user, None), options, None, 10);
+        let list = service.issuances_of_user(requester(key), (user, None), options, None, 10);
         list.await.map(|list| {
             (
                 list.page.items.len(),
@@ -302,15 +348,16 @@ async fn the_list_of_a_user_with_very_many_issuances_is_a_search() {
             )
         })
     };
-    let places: Vec<_> = (0..config.limits.client_lists)
-        .map(|_| service.lists.admit(client, true).unwrap())
-        .collect();
+    let list = async |user| list_for("shop", user).await;
+    let places = all_places(&service, &config);
     assert!(matches!(list("few").await, Ok((10, Some(19_992)))));
     assert!(matches!(list("many").await, Err(Error::RateLimited(_))));
     drop(places);
     assert!(matches!(list("many").await, Ok((10, Some(9_992)))));
-    // What a search kept whose request was not answered in time is used by the next request, and by no other.
+    // What a search kept whose request was not answered in time is used by the next request of the same
+    // principal, and by no other.
     let key = PageKey {
+        author: requester("shop").author,
         user: UserId::parse("many").unwrap(),
         coupon: None,
         state: None,
@@ -320,31 +367,36 @@ async fn the_list_of_a_user_with_very_many_issuances_is_a_search() {
     let fifth = UserCursor {
         issued_at: Timestamp::from_micros(5).unwrap(),
         id: IssuanceId {
-            coupon: coupon.coupon.id,
+            coupon,
             sequence: Sequence::new(5),
         },
     };
     let reached = Reached {
+        parts: Vec::new(),
         next: None,
         newest: vec![fifth],
         floor: Some(fifth),
     };
     let now = time::moment();
     service.user_progress.keep(&key, reached, now, now);
+    assert!(matches!(list_for("bank", "many").await, Ok((10, Some(9_992)))));
     assert!(matches!(list("many").await, Ok((1, Some(5)))));
     assert!(matches!(list("many").await, Ok((10, Some(9_992)))));
 }
 
-/// What a search kept whose request was not answered in time is used by the next request, and by no other.
+/// What a search kept whose request was not answered in time is used by the next request of the same principal,
+/// and by no other.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_progress_of_a_list_by_state_is_used_until_the_list_is_answered() {
     let (config, folder) = (Config::default(), tempfile::tempdir().unwrap());
-    let service = service(&config);
-    start_engine(&service, &config, folder.path()).await;
-    let new = new_coupon(Offer::titled("Coupon"));
-    let coupon = service.create_coupon(new, "admin").await.unwrap().0.coupon.id;
-    insert_many_and_few(folder.path(), coupon).await;
-    let key = (coupon, UseState::Issued, Sequence::NONE);
+    let (service, coupon) = of_many_and_few(&config, folder.path()).await;
+    let key = ListKey {
+        author: requester("shop").author,
+        coupon,
+        user: None,
+        state: UseState::Issued,
+        after: Sequence::NONE,
+    };
     let examined = Examined {
         up_to: Sequence::new(5),
         used: UseNumber::NONE,
@@ -355,9 +407,9 @@ async fn the_progress_of_a_list_by_state_is_used_until_the_list_is_answered() {
         state: Some(UseState::Issued),
         ..IssuanceListOptions::default()
     };
-    for expected in [6, 1] {
-        let client = IpAddr::from(Ipv4Addr::LOCALHOST);
-        let list = service.issuances_of_coupon(client, (coupon, None), options, Sequence::NONE, 10);
+    for (name, expected) in [("bank", 1), ("shop", 6), ("shop", 1)] {
+        let of = (coupon, None);
+        let list = service.issuances_of_coupon(requester(name), of, options, Sequence::NONE, 10);
         let first = list.await.unwrap().page.items[0].issuance.id.sequence;
         assert_eq!(first, Sequence::new(expected));
     }

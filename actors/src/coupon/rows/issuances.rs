@@ -1,8 +1,8 @@
 //! Lists of issuances, with their latest uses, by state.
 //!
 //! A state depends on the clock and on the latest use, so it cannot be indexed. A user's list goes through
-//! all issuances of the user, as every page of it does. A list of a whole coupon with a state is a search:
-//! one call examines a bounded number of sequences, however few issuances it finds.
+//! all issuances of the user, as every page of it does. A list of a coupon with a state is a search: one call
+//! examines a bounded number of sequences, or of the user's issuances, however few it finds.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::offer::{CouponView, Issuance};
 use crate::coupon::rows::UserCursor;
+use crate::coupon::rows::columns::coupon_range;
 use crate::coupon::uses::{UseNumber, UseState, UsedIssuance};
 use crate::ids::UserId;
 use crate::time::Timestamp;
@@ -41,6 +42,8 @@ pub enum IssuancesOf {
     Used {
         /// The coupon.
         coupon: CouponId,
+        /// Only issuances of this user.
+        user: Option<UserId>,
         /// Only issuances with one of these uses, from the one after the first to the second.
         uses: (UseNumber, UseNumber),
         /// Only issuances with one of these sequences, from the one after the first to the second.
@@ -59,7 +62,7 @@ pub struct IssuanceQuery {
     pub now: Timestamp,
     /// Maximum number of issuances to return.
     pub limit: u32,
-    /// Maximum number of sequences that a search examines, at least 1.
+    /// Maximum number of sequences that a search examines, or of the user's issuances, at least 1.
     pub examine: u32,
     /// True if the coupons of the issuances are returned too.
     pub with_coupons: bool,
@@ -80,11 +83,31 @@ impl IssuanceQuery {
 
     /// Returns true if the query is a step of a search, which may find few issuances though there are more.
     pub fn is_search(&self) -> bool {
-        let of_a_whole_coupon = matches!(self.of, IssuancesOf::Coupon { user: None, .. });
-        of_a_whole_coupon && self.state.is_some()
+        matches!(self.of, IssuancesOf::Coupon { .. }) && self.state.is_some()
     }
 
-    /// Returns the highest sequence that a page of a coupon's list examines.
+    /// Returns the user of a list of one user, and the lowest and the highest id of its coupons.
+    pub(crate) fn of_user(&self) -> Option<(&UserId, (i64, i64))> {
+        match &self.of {
+            IssuancesOf::User { user, coupon, .. } => Some((user, coupon_range(*coupon))),
+            IssuancesOf::Coupon {
+                user: Some(user),
+                coupon,
+                ..
+            } => Some((user, coupon_range(Some(*coupon)))),
+            _ => None,
+        }
+    }
+
+    /// Returns a query that goes through a list of so many issuances in one step.
+    pub(crate) fn in_one_step(&self, count: u32) -> Self {
+        Self {
+            examine: count.saturating_add(1),
+            ..self.clone()
+        }
+    }
+
+    /// Returns the highest sequence that a page of a coupon's list examines, of all users.
     pub(crate) fn up_to(&self, after: Sequence) -> Sequence {
         if self.is_search() {
             Sequence::new(after.get().saturating_add(self.examine.into()))
@@ -108,11 +131,11 @@ impl IssuanceQuery {
         found
     }
 
-    /// Returns where a search goes on after a step that began after `after` and found these issuances, by
-    /// sequence; `None` if the list ends, at the coupon's highest sequence.
-    pub(crate) fn next(&self, found: &[UsedIssuance], after: Sequence, issued: Sequence) -> Option<Sequence> {
+    /// Returns where a search goes on after a step that examined up to a sequence and found these issuances,
+    /// by sequence; `None` if the list ends, at the coupon's highest sequence.
+    pub(crate) fn next(&self, found: &[UsedIssuance], up_to: Sequence, issued: Sequence) -> Option<Sequence> {
         let last = found.last().filter(|_| found.len() >= self.limit as usize);
-        let reached = last.map_or_else(|| self.up_to(after), |last| last.issuance.id.sequence);
+        let reached = last.map_or(up_to, |last| last.issuance.id.sequence);
         (reached < issued).then_some(reached)
     }
 }

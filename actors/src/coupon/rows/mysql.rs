@@ -28,7 +28,8 @@ use crate::coupon::rows::{
     Statistics, StatisticsQuery, UserStep, UserStepPage,
 };
 use crate::coupon::tail::{Tail, TailCursor};
-use crate::coupon::uses::{Use, UseNumber};
+use crate::coupon::uses::{Use, UseNumber, UsedIssuance};
+use crate::ids::UserId;
 use crate::store::Result;
 use crate::store::batch::{FoundRows, Portion};
 use crate::store::mysql::snapshot::{Snapshot, in_snapshot};
@@ -168,9 +169,23 @@ impl CouponSnapshot for MySqlSnapshot {
         in_snapshot!(self.snapshot, reads_issuances::step, dialect, &query)
     }
 
+    async fn issuances_with_ids(&self, ids: &[IssuanceId]) -> Result<Vec<UsedIssuance>> {
+        let (dialect, ids) = (self.dialect, ids.to_vec());
+        in_snapshot!(self.snapshot, reads_issuances::with_ids, dialect, &ids)
+    }
+
     async fn user_step(&self, step: &UserStep) -> Result<UserStepPage> {
         let step = step.clone();
         in_snapshot!(self.snapshot, reads_issuances::user_step, &step)
+    }
+
+    async fn count_of_user(
+        &self,
+        user: &UserId,
+        coupons: (Option<CouponId>, Option<CouponId>),
+    ) -> Result<u64> {
+        let user = user.clone();
+        in_snapshot!(self.snapshot, reads_issuances::count_of_user, &user, coupons)
     }
 
     async fn coupons_of(&self, ids: &[CouponId]) -> Result<HashMap<CouponId, CouponView>> {

@@ -26,7 +26,8 @@ use crate::coupon::rows::{
     Statistics, StatisticsQuery, UserStep, UserStepPage,
 };
 use crate::coupon::tail::{Tail, TailCursor};
-use crate::coupon::uses::{Use, UseNumber};
+use crate::coupon::uses::{Use, UseNumber, UsedIssuance};
+use crate::ids::UserId;
 use crate::store::Result;
 use crate::store::batch::{FoundRows, Portion};
 use crate::store::sqlite::snapshot::{Snapshot, in_snapshot};
@@ -165,9 +166,23 @@ impl CouponSnapshot for Snapshot {
         in_snapshot!(self, reads_issuances::step, &query)
     }
 
+    async fn issuances_with_ids(&self, ids: &[IssuanceId]) -> Result<Vec<UsedIssuance>> {
+        let ids = ids.to_vec();
+        in_snapshot!(self, reads_issuances::with_ids, &ids)
+    }
+
     async fn user_step(&self, step: &UserStep) -> Result<UserStepPage> {
         let step = step.clone();
         in_snapshot!(self, reads_issuances::user_step, &step)
+    }
+
+    async fn count_of_user(
+        &self,
+        user: &UserId,
+        coupons: (Option<CouponId>, Option<CouponId>),
+    ) -> Result<u64> {
+        let user = user.clone();
+        in_snapshot!(self, reads_issuances::count_of_user, &user, coupons)
     }
 
     async fn coupons_of(&self, ids: &[CouponId]) -> Result<HashMap<CouponId, CouponView>> {

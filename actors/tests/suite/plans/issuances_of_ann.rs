@@ -5,6 +5,8 @@ use actors::coupon::rows::{CouponRows, CouponSnapshot, IssuanceQuery, IssuancesO
 use actors::coupon::uses::{UseNumber, UseState};
 use actors::store::EntryStore;
 use actors::store::mysql::MySqlStore;
+use sqlx::mysql::MySqlConnection;
+use testkit::servers::run;
 
 use crate::support::{Owned, after_noon, batch, user};
 use crate::using;
@@ -28,6 +30,32 @@ pub(super) async fn issuances_of_ann(store: &MySqlStore) -> (Vec<CouponId>, Coup
     let rows = batch([unlimited.portion(rows.collect())]);
     assert_eq!(store.write(&rows).await.unwrap(), 2_000);
     (ids, unlimited.id())
+}
+
+/// Stores a coupon without a limit with 300,000 issuances, of which every hundredth one is of Ann.
+pub(super) async fn every_hundredth(store: &MySqlStore, shell: &mut MySqlConnection) -> CouponId {
+    let unlimited = Owned::unlimited(store).await;
+    let digits = (0..10).map(|n| format!("SELECT {n} AS n")).collect::<Vec<_>>();
+    let digits = format!("({})", digits.join(" UNION ALL "));
+    let from = ["a", "b", "c", "d", "e"].map(|name| format!("{digits} AS {name}"));
+    let statement = format!(
+        "INSERT INTO issuances (coupon_id, sequence, user_id, nth, request_key, issued_at)
+         SELECT {}, v.n, IF(v.n % 100 = 0, 'ann', CONCAT('user-', v.n)),
+                IF(v.n % 100 <> 0, 1, IF(v.n > 10000, NULL, v.n / 100)), 'key', v.n
+           FROM (SELECT 30000 * a.n + 3000 * b.n + 300 * c.n + 30 * d.n + 3 * e.n + f.n AS n
+                   FROM {}, (SELECT 1 AS n UNION ALL SELECT 2 UNION ALL SELECT 3) AS f) AS v",
+        unlimited.id(),
+        from.join(", "),
+    );
+    run(shell, &statement).await;
+    run(shell, "ANALYZE TABLE issuances, coupons, uses").await;
+    unlimited.id()
+}
+
+/// The list of Ann's issuances of a coupon, after a sequence.
+pub(super) fn of_ann(coupon: CouponId, after: Sequence) -> IssuancesOf {
+    let user = Some(user("ann"));
+    IssuancesOf::Coupon { coupon, user, after }
 }
 
 /// Asks for the list of Ann, who has too many issuances for it.
@@ -57,6 +85,7 @@ pub(super) async fn list_of_ann(store: &MySqlStore, unlimited: CouponId) {
 pub(super) async fn used_of_ann(snapshot: &dyn CouponSnapshot, coupon: CouponId) {
     let of = IssuancesOf::Used {
         coupon,
+        user: None,
         uses: (UseNumber::new(940), UseNumber::new(950)),
         sequences: (Sequence::NONE, Sequence::new(100)),
     };

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use actors::coupon::ids::IssuanceId;
 use actors::coupon::offer::Issuance;
 use actors::coupon::rows::{CouponSnapshot, UserStep, UserStepPage};
-use actors::ids::RequestKey;
+use actors::ids::{AuthorKind, RequestKey};
 use async_trait::async_trait;
 
 use super::*;
@@ -74,6 +74,14 @@ impl CouponSnapshot for Rows {
         }))
     }
 
+    async fn issuances_with_ids(&self, _: &[IssuanceId]) -> StoreResult<Vec<UsedIssuance>> {
+        unreachable!("what was found is not read again by ids")
+    }
+
+    async fn count_of_user(&self, _: &UserId, _: (Option<CouponId>, Option<CouponId>)) -> StoreResult<u64> {
+        unreachable!("no user is asked for")
+    }
+
     async fn user_step(&self, _: &UserStep) -> StoreResult<UserStepPage> {
         unreachable!("no user is asked for")
     }
@@ -96,7 +104,13 @@ fn coupon() -> CouponId {
 }
 
 fn key() -> ListKey {
-    (coupon(), UseState::Issued, Sequence::NONE)
+    ListKey {
+        author: Author::new(AuthorKind::Key, "admin").unwrap(),
+        coupon: coupon(),
+        user: None,
+        state: UseState::Issued,
+        after: Sequence::NONE,
+    }
 }
 
 /// Searches for up to `limit` issuances in a request whose time is over, so that it takes no more steps than a

@@ -4,7 +4,7 @@ use actors::coupon::ids::IssuanceId;
 use actors::coupon::offer::Issuance;
 use actors::coupon::rows::{CouponSnapshot, UserStepPage};
 use actors::coupon::uses::{UseNumber, UseState};
-use actors::ids::RequestKey;
+use actors::ids::{AuthorKind, RequestKey};
 use async_trait::async_trait;
 
 use super::*;
@@ -38,10 +38,14 @@ fn issuance(coupon: u64, issued_at: i64) -> UsedIssuance {
 struct Rows {
     /// When each was issued.
     issued_at: Vec<i64>,
+    /// Those that are not issued yet.
+    later: Vec<u64>,
     /// Those that have expired.
     expired: Vec<u64>,
     /// The number of steps that were taken.
     steps: Arc<AtomicU32>,
+    /// The number of statements that read what was found before.
+    read_again: Arc<AtomicU32>,
 }
 
 impl Rows {
@@ -62,14 +66,21 @@ impl CouponSnapshot for Rows {
         unreachable!("no coupons are searched for")
     }
 
-    async fn issuances(&self, query: &IssuanceQuery) -> StoreResult<Option<IssuancePage>> {
-        let IssuancesOf::Id(id) = query.of else {
-            unreachable!("the list is too long for one statement")
-        };
-        Ok(Some(IssuancePage {
-            issuances: vec![self.issuance(id.coupon.get())],
-            ..IssuancePage::default()
-        }))
+    async fn issuances(&self, _: &IssuanceQuery) -> StoreResult<Option<IssuancePage>> {
+        unreachable!("the list is too long for one statement")
+    }
+
+    async fn issuances_with_ids(&self, ids: &[IssuanceId]) -> StoreResult<Vec<UsedIssuance>> {
+        self.read_again.fetch_add(1, Ordering::Relaxed);
+        Ok(ids.iter().map(|id| self.issuance(id.coupon.get())).collect())
+    }
+
+    async fn count_of_user(&self, _: &UserId, (after, last): Coupons) -> StoreResult<u64> {
+        let first = after.map_or(1, |after| after.get() + 1);
+        let last = last.map_or(self.issued_at.len() as u64, CouponId::get);
+        Ok((first..=last)
+            .filter(|coupon| !self.later.contains(coupon))
+            .count() as u64)
     }
 
     async fn user_step(&self, step: &UserStep) -> StoreResult<UserStepPage> {
@@ -80,7 +91,8 @@ impl CouponSnapshot for Rows {
             UserPlace::Within(..) => unreachable!("each coupon fits into a step"),
         };
         let used = self.issuance(next);
-        let is_listed = step.state.is_none_or(|state| used.state(step.now) == state);
+        let is_listed =
+            step.state.is_none_or(|state| used.state(step.now) == state) && !self.later.contains(&next);
         let is_last = next == self.issued_at.len() as u64;
         Ok(UserStepPage {
             issuances: Some(used).filter(|_| is_listed).into_iter().collect(),
@@ -104,6 +116,7 @@ impl CouponSnapshot for Rows {
 
 fn key(state: Option<UseState>, limit: u32) -> PageKey {
     PageKey {
+        author: Author::new(AuthorKind::Key, "admin").unwrap(),
         user: user(),
         coupon: None,
         state,
@@ -187,7 +200,10 @@ fn the_newest_issuances_of_all_steps_are_kept_in_order() {
         let ids = newest.issuances.iter().map(|used| used.issuance.id.coupon.get());
         (
             ids.collect::<Vec<_>>(),
-            newest.reached(None).floor.map(|floor| floor.id.coupon.get()),
+            newest
+                .reached(Vec::new(), None)
+                .floor
+                .map(|floor| floor.id.coupon.get()),
         )
     };
     assert_eq!(ids(10, None), (vec![5, 3, 2, 1, 4], None));
@@ -230,6 +246,20 @@ async fn a_users_list_comes_further_in_each_request_and_ends() {
     assert_eq!(steps.load(Ordering::Relaxed), 0);
 }
 
+/// Each statement waits for a turn, after those of other searches.
+#[tokio::test]
+async fn one_statement_reads_again_what_earlier_requests_found() {
+    let progress = UserProgress::default();
+    let (key, times) = (key(None, 200), vec![50; 150]);
+    for request in 0..150 {
+        let rows = issued(&times);
+        let read_again = Arc::clone(&rows.read_again);
+        let found = search(rows, &progress, &key, LATE).await;
+        assert_eq!(found.is_some(), request == 149);
+        assert_eq!(read_again.load(Ordering::Relaxed), u32::from(request > 0));
+    }
+}
+
 /// The time that a search waits for its snapshot is not taken from its own.
 #[tokio::test]
 async fn a_search_that_waited_for_its_snapshot_has_time_for_all_steps() {
@@ -254,6 +284,51 @@ async fn a_search_in_time_keeps_nothing() {
     let found = search(issued(&[40, 90, 20]), &progress, &key, IN_TIME).await;
     assert_eq!(found, Some((vec![2, 1], None)));
     assert_eq!(progress.find(&key, time::moment()), None);
+}
+
+/// Whatever was examined before, an issuance that was answered is on the page.
+#[tokio::test]
+async fn a_retry_finds_what_was_issued_since_the_first_request() {
+    let (progress, key) = (UserProgress::default(), key(None, 2));
+    let times = [40, 95, 20, 99, 90, 10];
+    let rows = |later: &[u64]| Rows {
+        later: later.to_vec(),
+        ..issued(&times)
+    };
+    for _ in 1..=4 {
+        assert_eq!(search(rows(&[2, 4]), &progress, &key, LATE).await, None);
+    }
+    assert_eq!(search(rows(&[4]), &progress, &key, LATE).await, None);
+    let after = rows(&[]);
+    let steps = Arc::clone(&after.steps);
+    // Only one more coupon is examined again than time is left for.
+    assert_eq!(search(after, &progress, &key, LATE).await, None);
+    assert_eq!(steps.load(Ordering::Relaxed), 2);
+    assert_eq!(
+        search(rows(&[]), &progress, &key, LATE).await,
+        Some((vec![4, 2, 5], None))
+    );
+    let kept = progress.find(&key, time::moment()).unwrap();
+    assert_eq!(kept.parts.iter().map(|part| part.count).sum::<u64>(), 6);
+}
+
+#[tokio::test]
+async fn very_many_coupons_are_counted_in_a_bounded_number_of_parts() {
+    let (progress, key, times) = (UserProgress::default(), key(None, 2), vec![50; 250]);
+    let waited = Late {
+        asked: true,
+        begun: false,
+    };
+    for (later, newest, count) in [(vec![240], [250, 249, 248], 249), (vec![], [240, 250, 249], 250)] {
+        let mut rows = issued(&times);
+        rows.issued_at[239] = 60;
+        rows.later = later;
+        let found = search(rows, &progress, &key, waited).await;
+        assert_eq!(found, Some((newest.to_vec(), None)));
+        let kept = progress.find(&key, time::moment()).unwrap();
+        let counted = kept.parts.iter().map(|part| part.count).sum::<u64>();
+        assert_eq!((kept.parts.len(), counted), (PARTS_MAX, count));
+    }
 }
 
 #[tokio::test]

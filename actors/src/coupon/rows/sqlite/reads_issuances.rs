@@ -3,15 +3,15 @@
 use sqlx::{Connection, SqliteConnection};
 
 use super::reads::{coupons_of, issued};
-use crate::coupon::ids::Sequence;
+use crate::coupon::ids::{CouponId, IssuanceId, Sequence};
 use crate::coupon::rows::columns::{
     self as rows, coupon_range, issuance_columns, page_columns, state_condition,
 };
 use crate::coupon::rows::{IssuancePage, IssuanceQuery, IssuancesOf, UserPlace, UserStep, UserStepPage};
 use crate::coupon::uses::{UseState, UsedIssuance};
-use crate::ids::UserId;
+use crate::ids::{ID_MAX, UserId};
 use crate::store::Result;
-use crate::store::columns::integer;
+use crate::store::columns::{integer, readable};
 use crate::store::sqlite::error::on_read;
 
 /// The issuances that a condition selects, with their latest uses. `?1` is the time, and `?2` the state, if
@@ -63,9 +63,14 @@ pub(super) const OF_COUPON: &str = page!(
 );
 
 /// In the order of the index on users, which is also that of sequences. So no more issuances are read than
-/// the page has, if they may be in any state. The `+` makes SQLite use that index.
+/// the page has, if they may be in any state. The `+` makes SQLite use that index. If the user has the
+/// issuance with the first sequence or the last one, nothing before or after it is read.
 pub(super) const OF_COUPON_AND_USER: &str = page!(
-    "i.user_id = ?7 AND i.coupon_id = ?4 AND i.nth >= 1 AND +i.sequence > ?5 AND +i.sequence <= ?6",
+    "i.user_id = ?7 AND i.coupon_id = ?4 AND +i.sequence > ?5 AND +i.sequence <= ?6
+         AND i.nth > COALESCE((SELECT nth FROM issuances
+               WHERE coupon_id = ?4 AND sequence = ?5 AND +user_id = ?7), 0)
+         AND i.nth <= COALESCE((SELECT nth FROM issuances
+               WHERE coupon_id = ?4 AND sequence = ?6 AND +user_id = ?7), 9223372036854775807)",
     "i.nth"
 );
 
@@ -73,7 +78,8 @@ pub(super) const OF_COUPON_AND_USER: &str = page!(
 pub(super) const OF_USED: &str = page!(
     "i.coupon_id = ?4 AND i.sequence IN (
          SELECT sequence FROM uses WHERE coupon_id = ?4 AND use_sequence > ?7 AND use_sequence <= ?8
-            AND +sequence > ?5 AND +sequence <= ?6)",
+            AND +sequence > ?5 AND +sequence <= ?6)
+         AND (?9 IS NULL OR +i.user_id = ?9)",
     "i.sequence"
 );
 
@@ -84,6 +90,10 @@ pub(super) const OF_USER_WITHIN: &str = page!(
     "i.issued_at DESC, i.coupon_id DESC, i.sequence DESC"
 );
 
+/// How many issuances a user has of these coupons.
+pub(super) const COUNT_OF_USER: &str =
+    "SELECT count(*) FROM issuances WHERE user_id = ?1 AND coupon_id BETWEEN ?2 AND ?3";
+
 /// The coupon of an issuance, counted in the order of the key.
 pub(super) const COUPON_OF_USER: &str = "
 SELECT coupon_id FROM issuances WHERE user_id = ?1 AND coupon_id BETWEEN ?2 AND ?3
@@ -92,6 +102,19 @@ SELECT coupon_id FROM issuances WHERE user_id = ?1 AND coupon_id BETWEEN ?2 AND 
 /// The number of an issuance of one coupon, counted in their order.
 pub(super) const NTH_OF_USER: &str = "
 SELECT nth FROM issuances WHERE user_id = ?1 AND coupon_id = ?2 AND nth > ?3 ORDER BY nth LIMIT 1 OFFSET ?4";
+
+/// The sequence of an issuance of one coupon, counted in their order.
+pub(super) const SEQUENCE_OF_USER: &str = "
+SELECT sequence FROM issuances WHERE user_id = ?1 AND coupon_id = ?2 AND +sequence > ?3
+   AND nth > COALESCE((SELECT nth FROM issuances
+         WHERE coupon_id = ?2 AND sequence = ?3 AND +user_id = ?1), 0)
+ ORDER BY nth LIMIT 1 OFFSET ?4";
+
+/// Issuances by their ids, each an array of coupon and sequence.
+pub(super) const WITH_IDS: &str = page!(
+    "(i.coupon_id, i.sequence) IN (
+         SELECT json_extract(v.value, '$[0]'), json_extract(v.value, '$[1]') FROM json_each(?1) AS v)"
+);
 
 /// Reads a page of a list; `None` if the list is about a coupon that does not exist.
 pub(crate) async fn issuances(
@@ -113,20 +136,27 @@ pub(crate) async fn step(
     connection: &mut SqliteConnection,
     query: &IssuanceQuery,
 ) -> Result<Option<IssuancePage>> {
+    let up_to = match &query.of {
+        IssuancesOf::Coupon {
+            coupon,
+            user: Some(user),
+            after,
+        } if query.is_search() => last_of_part(connection, user, (*coupon, *after), query.examine).await?,
+        IssuancesOf::Coupon { after, .. } => query.up_to(*after),
+        _ => Sequence::NONE,
+    };
     let mut page = IssuancePage {
-        issuances: found(connection, query).await?,
+        issuances: found(connection, query, up_to).await?,
         ..IssuancePage::default()
     };
-    if let IssuancesOf::Coupon {
-        coupon: id, after, ..
-    } = query.of
+    if let IssuancesOf::Coupon { coupon: id, .. } = query.of
         && (query.is_search() || page.issuances.is_empty())
     {
         let Some(issued) = issued(connection, id).await? else {
             return Ok(None);
         };
         if query.is_search() {
-            page.next = query.next(&page.issuances, after, issued);
+            page.next = query.next(&page.issuances, up_to, issued);
         }
     }
     if query.with_coupons {
@@ -136,19 +166,62 @@ pub(crate) async fn step(
     Ok(Some(page))
 }
 
-/// Reads a page of a user's list if it has at most this many issuances; `None` if it has more.
+/// Reads a page of a list of a user if it has at most this many issuances; `None` if it has more.
 pub(crate) async fn of_few(
     connection: &mut SqliteConnection,
     query: &IssuanceQuery,
     at_most: u32,
 ) -> Result<Option<IssuancePage>> {
-    if let IssuancesOf::User { user, coupon, .. } = &query.of {
-        let beyond = coupon_at(connection, user, coupon_range(*coupon), at_most);
+    if let Some((user, range)) = query.of_user() {
+        let beyond = coupon_at(connection, user, range, at_most);
         if beyond.await?.is_some() {
             return Ok(None);
         }
     }
-    issuances(connection, query).await
+    issuances(connection, &query.in_one_step(at_most)).await
+}
+
+/// Reads these issuances, in no particular order.
+pub(crate) async fn with_ids(
+    connection: &mut SqliteConnection,
+    ids: &[IssuanceId],
+) -> Result<Vec<UsedIssuance>> {
+    let ids = ids.iter().map(|id| format!("[{},{}]", id.coupon, id.sequence));
+    let ids = format!("[{}]", ids.collect::<Vec<_>>().join(","));
+    let read = sqlx::query(WITH_IDS).bind(ids).fetch_all(connection).await;
+    read.map_err(on_read)?.iter().map(rows::used_issuance).collect()
+}
+
+/// Returns the last sequence of a part of the user's issuances of a coupon, which begins after a sequence and
+/// has `examine` of them; the highest possible one if fewer are left.
+async fn last_of_part(
+    connection: &mut SqliteConnection,
+    user: &UserId,
+    (coupon, after): (CouponId, Sequence),
+    examine: u32,
+) -> Result<Sequence> {
+    let statement = sqlx::query_scalar(SEQUENCE_OF_USER).bind(user.as_str());
+    let statement = statement.bind(integer(coupon.get())).bind(integer(after.get()));
+    let last: Option<i64> = statement
+        .bind(examine - 1)
+        .fetch_optional(connection)
+        .await
+        .map_err(on_read)?;
+    let last = last.and_then(|last| u64::try_from(last).ok());
+    Ok(Sequence::new(last.unwrap_or(ID_MAX)))
+}
+
+/// Returns how many issuances the user has of the coupons after the first of these up to the second.
+pub(crate) async fn count_of_user(
+    connection: &mut SqliteConnection,
+    user: &UserId,
+    (after, last): (Option<CouponId>, Option<CouponId>),
+) -> Result<u64> {
+    let lowest = after.map_or(0, |after| integer(after.get()) + 1);
+    let statement = sqlx::query_scalar(COUNT_OF_USER).bind(user.as_str()).bind(lowest);
+    let statement = statement.bind(last.map_or(i64::MAX, |last| integer(last.get())));
+    let count: i64 = statement.fetch_one(connection).await.map_err(on_read)?;
+    readable(u64::try_from(count).ok(), "COUNT(*)")
 }
 
 /// Returns the coupon of the user's issuance after so many others, in the order of the key.
@@ -215,7 +288,12 @@ async fn newest(
     found.iter().map(rows::used_issuance).collect()
 }
 
-async fn found(connection: &mut SqliteConnection, query: &IssuanceQuery) -> Result<Vec<UsedIssuance>> {
+/// Reads the issuances of a query; of a coupon, up to a sequence.
+async fn found(
+    connection: &mut SqliteConnection,
+    query: &IssuanceQuery,
+    up_to: Sequence,
+) -> Result<Vec<UsedIssuance>> {
     let listed = |statement| {
         sqlx::query(statement)
             .bind(query.now.as_micros())
@@ -244,7 +322,7 @@ async fn found(connection: &mut SqliteConnection, query: &IssuanceQuery) -> Resu
             let statement = statement
                 .bind(integer(coupon.get()))
                 .bind(integer(after.get()))
-                .bind(integer(Sequence::get(query.up_to(*after))));
+                .bind(integer(up_to.get()));
             match user {
                 Some(user) => statement.bind(user.as_str()),
                 None => statement,
@@ -252,6 +330,7 @@ async fn found(connection: &mut SqliteConnection, query: &IssuanceQuery) -> Resu
         }
         IssuancesOf::Used {
             coupon,
+            user,
             uses,
             sequences,
         } => listed(OF_USED)
@@ -259,7 +338,8 @@ async fn found(connection: &mut SqliteConnection, query: &IssuanceQuery) -> Resu
             .bind(integer(sequences.0.get()))
             .bind(integer(sequences.1.get()))
             .bind(integer(uses.0.get()))
-            .bind(integer(uses.1.get())),
+            .bind(integer(uses.1.get()))
+            .bind(user.as_ref().map(UserId::as_str)),
     };
     let found = statement.fetch_all(connection).await.map_err(on_read)?;
     let found = found.iter().map(rows::used_issuance).collect::<Result<_>>()?;
