@@ -44,6 +44,10 @@ const PARTS_MAX: usize = 200;
 /// Number of parts that are counted in one turn. A count goes through an index only.
 const COUNTED: usize = 20;
 
+/// Number of steps that a part needs at most, unless it is the last one of too many. It was one step, and has
+/// grown since.
+const PART_STEPS: u32 = 10;
+
 /// The progress of searches, by their pages.
 pub(super) type UserProgress = KeptProgress<PageKey, Reached>;
 
@@ -338,20 +342,22 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Finds what was issued of a part since it was examined. Fails if that takes too long.
+    /// Finds what was issued of a part since it was examined. Fails if that takes too long, but not before it
+    /// has taken as many steps as a part usually needs.
     async fn examine_part(&self, newest: &mut Newest, part: &Part) -> StoreResult<()> {
         let mut place = part.from;
-        loop {
+        for step in 1.. {
             let page = self.snapshot.turn().await?.user_step(&self.step(place)).await?;
             newest.add(page.issuances);
             let Some(next) = page.next.filter(|next| part.has(*next)) else {
                 return Ok(());
             };
             place = next;
-            if self.begun.elapsed() >= FRUITLESS_TIME_MAX {
-                return Err(too_long());
+            if step >= PART_STEPS && self.begun.elapsed() >= FRUITLESS_TIME_MAX {
+                break;
             }
         }
+        Err(too_long())
     }
 
     fn step(&self, place: UserPlace) -> UserStep {

@@ -33,13 +33,15 @@ fn issuance(coupon: u64, issued_at: i64) -> UsedIssuance {
     })
 }
 
-/// The rows of a user with one issuance of each coupon, from the id 1 on. Each takes a step.
+/// The rows of a user with one issuance of each coupon, from the id 1 on. Each takes a step, a large one two.
 #[derive(Default)]
 struct Rows {
     /// When each was issued.
     issued_at: Vec<i64>,
     /// Those that are not issued yet.
     later: Vec<u64>,
+    /// Those that do not fit into a step.
+    large: Vec<u64>,
     /// Those that have expired.
     expired: Vec<u64>,
     /// The number of steps that were taken.
@@ -85,15 +87,24 @@ impl CouponSnapshot for Rows {
 
     async fn user_step(&self, step: &UserStep) -> StoreResult<UserStepPage> {
         self.steps.fetch_add(1, Ordering::Relaxed);
-        let next = match step.place {
-            UserPlace::After(None) => 1,
-            UserPlace::After(Some(coupon)) => coupon.get() + 1,
-            UserPlace::Within(..) => unreachable!("each coupon fits into a step"),
+        let first = match step.place {
+            UserPlace::After(after) => after.map_or(1, |after| after.get() + 1),
+            UserPlace::Within(coupon, _) => coupon.get(),
         };
+        let last = self.issued_at.len() as u64;
+        let next = (first..=last)
+            .find(|coupon| !self.later.contains(coupon))
+            .unwrap_or(last);
+        if self.large.contains(&next) && !matches!(step.place, UserPlace::Within(..)) {
+            return Ok(UserStepPage {
+                issuances: Vec::new(),
+                next: CouponId::new(next).map(|coupon| UserPlace::Within(coupon, 1)),
+            });
+        }
         let used = self.issuance(next);
         let is_listed =
             step.state.is_none_or(|state| used.state(step.now) == state) && !self.later.contains(&next);
-        let is_last = next == self.issued_at.len() as u64;
+        let is_last = next == last;
         Ok(UserStepPage {
             issuances: Some(used).filter(|_| is_listed).into_iter().collect(),
             next: Some(UserPlace::After(CouponId::new(next))).filter(|_| !is_last),
@@ -295,21 +306,38 @@ async fn a_retry_finds_what_was_issued_since_the_first_request() {
         later: later.to_vec(),
         ..issued(&times)
     };
-    for _ in 1..=4 {
+    for _ in 1..=3 {
         assert_eq!(search(rows(&[2, 4]), &progress, &key, LATE).await, None);
     }
-    assert_eq!(search(rows(&[4]), &progress, &key, LATE).await, None);
     let after = rows(&[]);
     let steps = Arc::clone(&after.steps);
-    // Only one more coupon is examined again than time is left for.
+    // However late it is, one part is examined again: the coupons 2 and 3.
     assert_eq!(search(after, &progress, &key, LATE).await, None);
-    assert_eq!(steps.load(Ordering::Relaxed), 2);
+    assert_eq!(steps.load(Ordering::Relaxed), 3);
     assert_eq!(
         search(rows(&[]), &progress, &key, LATE).await,
         Some((vec![4, 2, 5], None))
     );
     let kept = progress.find(&key, time::moment()).unwrap();
     assert_eq!(kept.parts.iter().map(|part| part.count).sum::<u64>(), 6);
+}
+
+/// The part of a large coupon begins within it.
+#[tokio::test]
+async fn a_retry_finds_what_was_issued_since_of_a_coupon_before_a_large_one() {
+    let (progress, key) = (UserProgress::default(), key(None, 2));
+    let rows = |later: &[u64]| Rows {
+        later: later.to_vec(),
+        large: vec![3],
+        ..issued(&[40, 95, 20, 30])
+    };
+    for _ in 1..=3 {
+        assert_eq!(search(rows(&[2]), &progress, &key, LATE).await, None);
+    }
+    assert_eq!(
+        search(rows(&[]), &progress, &key, LATE).await,
+        Some((vec![2, 1, 4], None))
+    );
 }
 
 #[tokio::test]
