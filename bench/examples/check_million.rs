@@ -128,6 +128,7 @@ impl Run {
             issued: 0,
             created_at: Timestamp::from_micros(BEGIN_US)?,
             uses: None,
+            read_at: None,
         };
         let create = Create {
             span: span(0, true)?,
@@ -201,7 +202,7 @@ impl Run {
             coupon: self.coupon.id,
             change,
             if_match: None,
-            answer: ChangeAnswer::Done(self.coupon.clone()),
+            answer: ChangeAnswer::Done(Box::new(self.coupon.clone())),
         })));
         Some(())
     }

@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use crate::rows::{CouponRow, Rows, UseRow, UsedIssuance};
+use crate::time::Timestamp;
 
 /// Maximum number of items on a page of the service.
 const PAGE_ITEMS_MAX: u32 = 200;
@@ -165,11 +166,16 @@ impl Fetch {
                     .filter(|coupon| wanted.contains(&coupon.id)),
             );
             match page.next_cursor {
-                None => return Ok(found),
+                None => break,
                 next if next == cursor => return Err(FetchError::Circle { url }),
                 next => cursor = next,
             }
         }
+        let read_at = Some(Timestamp::now());
+        for coupon in &mut found {
+            coupon.read_at = read_at;
+        }
+        Ok(found)
     }
 
     async fn issuances(&self, coupon: CouponId, rows: &mut Vec<UsedIssuance>) -> Result<(), FetchError> {

@@ -176,7 +176,7 @@ pub struct ChangeCall {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChangeAnswer {
     /// The coupon after the change, which may have changed nothing.
-    Done(CouponRow),
+    Done(Box<CouponRow>),
     /// Nothing was changed. Holds the answer's code, or its status if the answer had no code.
     NotApplied(String),
     /// The outcome is unknown.

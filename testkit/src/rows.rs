@@ -90,6 +90,9 @@ pub struct CouponRow {
     pub created_at: Timestamp,
     /// How many issuances are in each state, as the service says; `None` if that was not recorded.
     pub uses: Option<UseCounts>,
+    /// Time at which the answer with `uses` had arrived, by the clock of the client; `None` if that was not
+    /// recorded.
+    pub read_at: Option<Timestamp>,
 }
 
 /// An issuance as an answer or the final rows show it.
@@ -251,6 +254,8 @@ struct CouponJson {
     revoked: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     returned: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    read_at: Option<String>,
 }
 
 impl CouponJson {
@@ -300,6 +305,11 @@ impl TryFrom<CouponJson> for CouponRow {
             issued: json.issued,
             created_at: time("created_at", &json.created_at)?,
             uses: json.uses(),
+            read_at: json
+                .read_at
+                .as_deref()
+                .map(|text| time("read_at", text))
+                .transpose()?,
         })
     }
 }
@@ -326,6 +336,7 @@ impl Serialize for CouponRow {
             redeemed: self.uses.map(|uses| uses.redeemed),
             revoked: self.uses.map(|uses| uses.revoked),
             returned: self.uses.map(|uses| uses.returned),
+            read_at: self.read_at.map(|time| time.to_string()),
         };
         json.serialize(serializer)
     }

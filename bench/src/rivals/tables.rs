@@ -356,6 +356,7 @@ fn coupon_row(
         issued,
         created_at: time(created_at)?,
         uses: None,
+        read_at: None,
     })
 }
 

@@ -10,6 +10,7 @@ use super::report::{FindingKind, Reporter};
 use crate::history::{Operation, Step, StepAnswer, StepCall, StepRefusal};
 use crate::ids::Sequence;
 use crate::rows::{CouponRow, ShownUse, UseCounts, UseKind, UseRow};
+use crate::time::Timestamp;
 
 mod life;
 mod moments;
@@ -365,12 +366,17 @@ impl<'h> Uses<'h> {
             reserved: self.held_last(),
             ..counts
         };
+        let least = self.held_when_read();
         let differs = |told: &UseCounts| {
-            let reserved = told.reserved.min(most.reserved);
+            let reserved = told.reserved.max(least).min(most.reserved);
             *told != UseCounts { reserved, ..most }
         };
         if let Some(told) = self.coupon.uses.filter(differs) {
-            let message = || format!("the coupon says {told:?}, but its uses say at most {most:?}");
+            let message = || {
+                format!(
+                    "the coupon says {told:?}, but its uses at most {most:?}, and {least} reserved or more"
+                )
+            };
             reporter.find_uses(FindingKind::UseCountsDiffer, self.coupon.id, message, &[], &[]);
         }
     }
@@ -378,10 +384,21 @@ impl<'h> Uses<'h> {
     /// Returns how many issuances orders may still have held after the last use.
     fn held_last(&self) -> u64 {
         let last = self.bounds.iter().map(|(from, _)| *from).max();
-        let last = last.unwrap_or(i64::MIN).saturating_sub(self.tolerance);
+        self.held_after(last.unwrap_or(i64::MIN).saturating_sub(self.tolerance))
+    }
+
+    /// Returns how many issuances orders certainly still held when the coupon was read; 0 if the time of that
+    /// was not recorded.
+    fn held_when_read(&self) -> u64 {
+        let read_at = self.coupon.read_at.map_or(i64::MAX, Timestamp::as_micros);
+        self.held_after(read_at.saturating_add(self.tolerance))
+    }
+
+    /// Returns how many issuances have a hold as their latest use that ends after this time.
+    fn held_after(&self, time: i64) -> u64 {
         let latest = self.lives.values().filter_map(|life| life.last());
         let ends = latest.filter_map(|index| self.rows[*index].shown.hold_until);
-        ends.filter(|until| until.as_micros() > last).count() as u64
+        ends.filter(|until| until.as_micros() > time).count() as u64
     }
 }
 

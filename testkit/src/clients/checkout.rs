@@ -2,7 +2,7 @@
 //! contend for a few issuances.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -21,22 +21,48 @@ const PAID_MAX: usize = 2;
 /// A hold that lapses during a test, and one that does not, in seconds.
 const HOLDS: [u32; 2] = [1, 900];
 
+/// One of this many issuances is left with the long hold, so that a coupon has holds when a test ends. No
+/// other order can use it then.
+const LEFT_EACH: usize = 10;
+
 /// The first issuances, which orders use.
 #[derive(Debug, Default)]
-pub struct Pool(Mutex<Vec<String>>);
+pub struct Pool(Mutex<PoolIssuances>);
+
+#[derive(Debug, Default)]
+struct PoolIssuances {
+    all: Vec<String>,
+    /// Number of those that orders left with the long hold.
+    left: usize,
+}
 
 impl Pool {
     /// Adds an issuance, unless there are enough.
     pub fn add(&self, issuance: &str) {
-        let mut pool = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if pool.len() < POOL_MAX && !pool.iter().any(|known| known == issuance) {
-            pool.push(issuance.to_owned());
+        let mut pool = self.issuances();
+        if pool.all.len() < POOL_MAX && !pool.all.iter().any(|known| known == issuance) {
+            pool.all.push(issuance.to_owned());
         }
     }
 
     fn any(&self, rng: &mut StdRng) -> Option<String> {
-        let pool = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        (!pool.is_empty()).then(|| pool[rng.random_range(0..pool.len())].clone())
+        let pool = self.issuances();
+        let all = &pool.all;
+        (!all.is_empty()).then(|| all[rng.random_range(0..all.len())].clone())
+    }
+
+    /// Returns true if another issuance may be left with the long hold.
+    fn may_leave(&self) -> bool {
+        let pool = self.issuances();
+        pool.left < pool.all.len() / LEFT_EACH
+    }
+
+    fn left_one(&self) {
+        self.issuances().left += 1;
+    }
+
+    fn issuances(&self) -> MutexGuard<'_, PoolIssuances> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -140,18 +166,21 @@ impl ClientTask {
         let Order { issuance, .. } = &order;
         if rng.random_ratio(3, 4) {
             let is_left = rng.random_ratio(1, 8);
-            let hold = if is_left {
-                HOLDS[0]
+            let is_long = if is_left {
+                self.pool.may_leave()
             } else {
-                HOLDS[rng.random_range(0..2)]
+                rng.random()
             };
             let mut body = order.body();
-            body["hold"] = hold.into();
+            body["hold"] = HOLDS[usize::from(is_long)].into();
             let is_reserved = self.reserve(rng, &order, &body).await;
             if rng.random_ratio(1, 8) {
                 self.step(rng, issuance, "reserve", &body).await;
             }
             if !is_reserved || is_left {
+                if is_reserved && is_long {
+                    self.pool.left_one();
+                }
                 return;
             }
             if rng.random_ratio(1, 4) {

@@ -256,7 +256,7 @@ impl ChangeLine {
         let answer = match self.answer {
             Some(AnswerJson {
                 status: 200, body, ..
-            }) => ChangeAnswer::Done(coupon(body)?),
+            }) => ChangeAnswer::Done(Box::new(coupon(body)?)),
             other => match not_done(other)? {
                 Some(code) => ChangeAnswer::NotApplied(code),
                 None => ChangeAnswer::Unknown,

@@ -93,6 +93,7 @@ impl Service {
                 issued: 0,
                 created_at: at(1),
                 uses: None,
+                read_at: None,
             },
             rows: Rows::default(),
             requests: Vec::new(),
@@ -175,7 +176,7 @@ impl Service {
             Change::Close => next.status = Status::Closed,
         }
         if next == self.coupon {
-            return ChangeAnswer::Done(next);
+            return ChangeAnswer::Done(Box::new(next));
         }
         if self.coupon.status == Status::Closed {
             return refused("CLOSED");
@@ -189,7 +190,7 @@ impl Service {
         }
         next.version += 1;
         self.coupon = next.clone();
-        ChangeAnswer::Done(next)
+        ChangeAnswer::Done(Box::new(next))
     }
 }
 

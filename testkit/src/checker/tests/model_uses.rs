@@ -239,8 +239,9 @@ fn repeated(life: &[UseRow], holds: Option<&UseRow>, step: &Step) -> Option<Outc
     }
 }
 
-/// Runs what clients do. The service decides in the order of the decision times.
-fn run(asks: &[Asks], skew: i64) -> Shop {
+/// Runs what clients do, and reads the coupon `idle_ms` after the last decision. The service decides in the
+/// order of the decision times.
+fn run(asks: &[Asks], skew: i64, idle_ms: i64) -> Shop {
     let mut shop = Shop::new();
     let mut call = BEGIN;
     let mut timed: Vec<(i64, i64, &Asks)> = Vec::new();
@@ -249,6 +250,7 @@ fn run(asks: &[Asks], skew: i64) -> Shop {
         timed.push((call + ask.takes_ms * ask.decided_percent / 100, call, ask));
     }
     timed.sort_by_key(|(decided, ..)| *decided);
+    let read_at = timed.last().map_or(BEGIN, |(decided, ..)| *decided) + idle_ms;
     for (decided, call, ask) in timed {
         let now = at(decided + skew);
         let is_decided = ask.fate != Fate::NeverDecided;
@@ -290,12 +292,12 @@ fn run(asks: &[Asks], skew: i64) -> Shop {
             What::Quote(_) | What::Discount(_) => {}
         }
     }
+    shop.read(at(read_at + skew), at(read_at));
     shop
 }
 
 /// Changes one thing so that no correct service can explain the result; `None` if nothing could be changed.
 fn break_one(shop: &mut Shop, which: u8, chosen: usize) -> Option<()> {
-    shop.world.coupon.uses = Some(shown_counts(&shop.world.rows.uses));
     let told: Vec<usize> = (0..shop.world.history.len())
         .filter(|place| {
             matches!(&shop.world.history[*place], Operation::Step(call) if matches!(call.answer, StepAnswer::Done { replayed: false, .. }))
@@ -322,6 +324,12 @@ fn break_one(shop: &mut Shop, which: u8, chosen: usize) -> Option<()> {
         4 => latest.at = Timestamp::from_micros(latest.at.as_micros() + 1)?,
         5 => shop.world.coupon.uses.as_mut()?.redeemed += 1,
         6 => uses.iter_mut().skip(stored).for_each(|row| row.number += 1),
+        7 => {
+            let tolerance = shop.world.options.clock_tolerance.as_micros() as i64;
+            let read_at = shop.world.coupon.read_at?.as_micros();
+            let held = shown_counts(uses, Timestamp::from_micros(read_at + tolerance)?).reserved;
+            shop.world.coupon.uses.as_mut()?.reserved = held.checked_sub(1)?;
+        }
         _ => {
             let late = at(1_000_000);
             call.span = crate::history::Span {
@@ -340,8 +348,9 @@ proptest! {
     fn a_correct_service_that_is_used_has_no_findings(
         asks in proptest::collection::vec(asks(), 1..40),
         skew in -200..200_i64,
+        idle_ms in 0..3_000_i64,
     ) {
-        let report = run(&asks, skew).report();
+        let report = run(&asks, skew, idle_ms).report();
         let text: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
         prop_assert!(report.is_clean(), "{}", text.join("\n"));
     }
@@ -349,10 +358,10 @@ proptest! {
     #[test]
     fn one_changed_use_or_answer_is_found(
         asks in proptest::collection::vec(asks(), 1..40),
-        which in 0..8_u8,
+        which in 0..9_u8,
         chosen in 0..40_usize,
     ) {
-        let mut shop = run(&asks, 0);
+        let mut shop = run(&asks, 0, 0);
         if break_one(&mut shop, which, chosen).is_some() {
             prop_assert!(!shop.report().is_clean(), "{:?}", shop.world.rows.uses);
         }

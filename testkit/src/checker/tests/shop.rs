@@ -195,12 +195,21 @@ impl Shop {
         Some(Box::new(self.world.rows.uses[row].shown.clone()))
     }
 
+    /// Reads the coupon when the clock of the service shows `now`, and that of the client `read_at`.
+    pub(super) fn read(&mut self, now: Timestamp, read_at: Timestamp) {
+        self.world.coupon.uses = Some(shown_counts(&self.world.rows.uses, now));
+        self.world.coupon.read_at = Some(read_at);
+    }
+
+    /// Checks it. If the coupon was not read, it is read right after the last use.
     pub(super) fn report(&self) -> Report {
-        let mut world = self.world.clone();
-        if world.coupon.uses.is_none() {
-            world.coupon.uses = Some(shown_counts(&world.rows.uses));
+        let mut shop = self.clone();
+        if shop.world.coupon.uses.is_none() {
+            let uses = self.world.rows.uses.iter();
+            let last = uses.map(|row| row.shown.at).max().unwrap_or(at(0));
+            shop.read(last, last);
         }
-        world.report()
+        shop.world.report()
     }
 
     #[track_caller]
@@ -218,14 +227,13 @@ impl Shop {
     }
 }
 
-/// Returns what a coupon with these uses shows right after the last one.
-pub(super) fn shown_counts(uses: &[UseRow]) -> UseCounts {
-    let last = uses.iter().map(|row| row.shown.at).max();
+/// Returns what a coupon with these uses shows at this time.
+pub(super) fn shown_counts(uses: &[UseRow], now: Timestamp) -> UseCounts {
     let latest: BTreeMap<u64, &UseRow> = uses
         .iter()
         .map(|row| (row.issuance.sequence.get(), row))
         .collect();
-    let held = latest.values().filter(|row| row.shown.hold_until > last);
+    let held = latest.values().filter(|row| row.shown.hold_until > Some(now));
     UseCounts {
         reserved: held.count() as u64,
         ..counts(uses)

@@ -65,6 +65,7 @@ impl World {
             issued: 0,
             created_at: at(1),
             uses: None,
+            read_at: None,
         };
         let answer = CreateAnswer::Created {
             coupon: Box::new(coupon.clone()),
@@ -258,7 +259,7 @@ impl World {
 
     /// Adds the answer to a change.
     pub(super) fn done(&mut self, call: i64, answer: i64, change: Change) {
-        let done = ChangeAnswer::Done(self.coupon.clone());
+        let done = ChangeAnswer::Done(Box::new(self.coupon.clone()));
         self.changed(call, Some(answer), change, None, done);
     }
 
