@@ -63,6 +63,7 @@ macro_rules! contract {
         });
         contract!($database: holds {
             exactly_the_holds_that_have_not_lapsed_are_counted
+            each_of_several_coupons_counts_its_own_holds
         });
         contract!($database: codes {
             nodes_that_start_together_make_one_secret_of_codes

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 
-use actors::coupon::ids::{IssuanceId, Sequence};
-use actors::coupon::rows::{CouponQuery, CouponRows, IssuanceQuery, IssuancesOf};
+use actors::coupon::ids::{CouponId, IssuanceId, Sequence};
+use actors::coupon::offer::CouponView;
+use actors::coupon::rows::{CouponFilter, CouponQuery, CouponRows, IssuanceQuery, IssuancesOf};
 use actors::coupon::uses::{LatestUse, Use, UseCounts, UseKind};
-use actors::store::{EntryStore, Loaded};
+use actors::store::Loaded;
 use actors::time::{Timestamp, timestamp};
 
-use crate::support::{CouponStore, Database, Owned, batch};
+use crate::support::{CouponStore, Database, Owned, batch, user};
 use crate::using;
 
 const HOUR: i64 = 3_600_000_000;
@@ -22,6 +23,33 @@ struct Held {
 }
 
 impl Held {
+    /// Makes a coupon with seven issuances.
+    async fn make(store: &dyn CouponStore) -> Self {
+        let owned = Owned::make(store, None, 1).await;
+        store.write(&batch([owned.strangers(1..=7)])).await.unwrap();
+        Self {
+            owned,
+            latest: HashMap::new(),
+            counts: UseCounts::default(),
+            number: 0,
+        }
+    }
+
+    /// Stores the next use, of this issuance.
+    async fn store(
+        &mut self,
+        store: &dyn CouponStore,
+        sequence: u64,
+        kind: UseKind,
+        hold_until: Option<Timestamp>,
+    ) {
+        let made = self.next(sequence, kind, hold_until);
+        let stored = store
+            .write(&batch([using::portion(&self.owned, vec![made])]))
+            .await;
+        assert_eq!(stored.unwrap(), 1);
+    }
+
     /// Returns the next use, of this issuance.
     fn next(&mut self, sequence: u64, kind: UseKind, hold_until: Option<Timestamp>) -> Use {
         self.number += 1;
@@ -40,6 +68,14 @@ impl Held {
             counts: self.counts,
             shown,
             ..reserved
+        }
+    }
+
+    /// Returns what a read at this time counts.
+    fn counts_at(&self, now: Timestamp) -> UseCounts {
+        UseCounts {
+            reserved: self.held_at(now),
+            ..self.counts
         }
     }
 
@@ -82,17 +118,10 @@ pub async fn exactly_the_holds_that_have_not_lapsed_are_counted(database: &impl 
     use UseKind::{Redeemed, Refunded, Released, Reserved};
 
     let store = database.store();
-    let owned = Owned::make(&*store, None, 1).await;
-    store.write(&batch([owned.strangers(1..=7)])).await.unwrap();
+    let mut held = Held::make(&*store).await;
     let now = timestamp();
     let at = |micros: i64| Timestamp::from_micros(now.as_micros() + micros).unwrap();
     let (lapsed, live) = (Some(at(-HOUR)), Some(at(HOUR)));
-    let mut held = Held {
-        owned,
-        latest: HashMap::new(),
-        counts: UseCounts::default(),
-        number: 0,
-    };
     for (sequence, kind, hold_until) in [
         (1, Reserved, lapsed),
         (2, Reserved, live),
@@ -110,15 +139,8 @@ pub async fn exactly_the_holds_that_have_not_lapsed_are_counted(database: &impl 
         (7, Reserved, lapsed),
         (2, Released, None),
     ] {
-        let made = held.next(sequence, kind, hold_until);
-        let stored = store
-            .write(&batch([using::portion(&held.owned, vec![made])]))
-            .await;
-        assert_eq!(stored.unwrap(), 1);
-        let expected = UseCounts {
-            reserved: held.held_at(now),
-            ..held.counts
-        };
+        held.store(&*store, sequence, kind, hold_until).await;
+        let expected = held.counts_at(now);
         let counted = counted(&*store, &held.owned).await;
         assert_eq!(counted, [expected; 7], "after use {}", held.number);
     }
@@ -132,5 +154,87 @@ pub async fn exactly_the_holds_that_have_not_lapsed_are_counted(database: &impl 
         let listed = store.coupons(&query).await.unwrap();
         let expected = held.held_at(query.now);
         assert_eq!(listed.coupons[0].uses.reserved, expected, "at hour {hours}");
+    }
+}
+
+/// Returns these coupons, all that there are, as each read of several coupons shows them.
+async fn read_together(store: &dyn CouponStore, ids: &[CouponId]) -> [(&'static str, Vec<CouponView>); 6] {
+    let query = CouponQuery::all(None, 4);
+    let by_title = CouponQuery {
+        filter: CouponFilter {
+            title: Some("black friday".to_owned()),
+            ..CouponFilter::default()
+        },
+        ..query.clone()
+    };
+    let of_user = IssuancesOf::User {
+        user: user("user-1"),
+        coupon: None,
+        after: None,
+    };
+    let with_coupons = IssuanceQuery {
+        with_coupons: true,
+        ..IssuanceQuery::all(of_user, 4)
+    };
+    let snapshot = store.snapshot().await.unwrap();
+    [
+        ("list", store.coupons(&query).await.unwrap().coupons),
+        ("search", store.coupons(&by_title).await.unwrap().coupons),
+        (
+            "list of a snapshot",
+            snapshot.coupons(&query).await.unwrap().coupons,
+        ),
+        (
+            "search of a snapshot",
+            snapshot.coupons(&by_title).await.unwrap().coupons,
+        ),
+        (
+            "coupons of a snapshot",
+            snapshot.coupons_of(ids).await.unwrap().into_values().collect(),
+        ),
+        (
+            "coupons of issuances",
+            store
+                .issuances(&with_coupons)
+                .await
+                .unwrap()
+                .unwrap()
+                .coupons
+                .into_values()
+                .collect(),
+        ),
+    ]
+}
+
+pub async fn each_of_several_coupons_counts_its_own_holds(database: &impl Database) {
+    use UseKind::{Redeemed, Reserved};
+
+    let store = database.store();
+    let now = timestamp();
+    let at = |micros: i64| Some(Timestamp::from_micros(now.as_micros() + micros).unwrap());
+    let mut expected = HashMap::new();
+    // The first coupon has no use at all.
+    for live in [None, Some(0), Some(1), Some(2)] {
+        let mut held = Held::make(&*store).await;
+        for (sequence, kind, hold_until) in [
+            (1, Reserved, at(-HOUR)),
+            (2, Reserved, at(-2 * HOUR)),
+            (3, Reserved, at(HOUR)),
+            (3, Redeemed, None),
+        ] {
+            if live.is_some() {
+                held.store(&*store, sequence, kind, hold_until).await;
+            }
+        }
+        for sequence in (4..).take(live.unwrap_or_default()) {
+            held.store(&*store, sequence, Reserved, at(HOUR)).await;
+        }
+        assert_eq!(held.held_at(now), live.unwrap_or_default() as u64);
+        expected.insert(held.owned.id(), held.counts_at(now));
+    }
+    let ids: Vec<_> = expected.keys().copied().collect();
+    for (read, views) in read_together(&*store, &ids).await {
+        let counted = views.iter().map(|view| (view.coupon.id, view.uses));
+        assert_eq!(counted.collect::<HashMap<_, _>>(), expected, "{read}");
     }
 }
