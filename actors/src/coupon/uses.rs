@@ -5,7 +5,7 @@
 //! lapses without a use, and the next request finds it lapsed.
 //!
 //! [`decide`] has the rules. [`latest`] keeps in memory the latest use of each used issuance, and the orders
-//! for which repeated steps are recognised. [`holds`] counts the holds that have not lapsed.
+//! for which repeated steps are recognised. `holds` counts the holds that have not lapsed.
 
 pub mod decide;
 mod holds;
