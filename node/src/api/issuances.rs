@@ -254,7 +254,7 @@ pub(super) async fn list_of_user(service: &Service, call: &Call) -> Answer {
     Ok(page(&list.await?, service.codes()))
 }
 
-/// Returns who asks for a list of issuances.
+/// Returns the principal that asks for a list of issuances.
 pub(super) fn requester(principal: &Principal, call: &Call) -> Result<Requester, Error> {
     Ok(Requester {
         address: call.head.client,

@@ -45,7 +45,7 @@ const USES_STEP: u64 = 2_000;
 /// The progress of searches that have found nothing so far, by their lists.
 pub(super) type IssuanceProgress = KeptProgress<ListKey, Examined>;
 
-/// A list of a coupon's issuances in a state, and who asks for it.
+/// A list of a coupon's issuances in a state, and the principal that asks for it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct ListKey {
     pub(super) author: Author,
@@ -64,7 +64,7 @@ pub(super) struct Examined {
     pub(super) used: UseNumber,
 }
 
-/// Who asks for a list of issuances.
+/// The principal that asks for a list of issuances.
 #[derive(Debug, Clone)]
 pub(crate) struct Requester {
     /// The address of the client, whose searches are bounded.

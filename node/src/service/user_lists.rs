@@ -51,7 +51,7 @@ const PART_STEPS: u32 = 10;
 /// The progress of searches, by their pages.
 pub(super) type UserProgress = KeptProgress<PageKey, Reached>;
 
-/// A page of a user's list, and who asks for it.
+/// A page of a user's list, and the principal that asks for it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct PageKey {
     pub(super) author: Author,

@@ -142,6 +142,11 @@ fn submission(coupon: u64, mailbox: &Mailbox) -> Submission<CouponKind, Mailbox>
     }
 }
 
+/// Puts a submission into the queue of a lane. Returns false if it is full.
+fn submit(lanes: &Lanes, lane: usize, submission: Submission<CouponKind, Mailbox>) -> bool {
+    lanes.lanes[lane].queue.try_send(submission).is_ok()
+}
+
 /// Lets all tasks do what they can do without waiting.
 async fn all_wait() {
     for _ in 0..100 {
@@ -154,12 +159,7 @@ async fn all_wait() {
 async fn what_waits_behind_a_batch_that_is_refused_is_moved_at_once() {
     let (lanes, mut writes) = start(2);
     let (mailbox, _task) = Sink::spawn(None, Sink, ()).await.unwrap();
-    let submit = |lane: usize, coupon| {
-        lanes.lanes[lane]
-            .queue
-            .try_send(submission(coupon, &mailbox))
-            .is_ok()
-    };
+    let submit = |lane, coupon| submit(&lanes, lane, submission(coupon, &mailbox));
     assert!(submit(0, 1));
     let refused = writes.recv().await.unwrap();
     assert!(submit(0, 2));
@@ -177,12 +177,7 @@ async fn what_waits_behind_a_batch_that_is_refused_is_moved_at_once() {
 async fn what_waits_behind_a_batch_that_takes_long_is_moved_only_once_a_lane_is_idle() {
     let (lanes, mut writes) = start(2);
     let (mailbox, _task) = Sink::spawn(None, Sink, ()).await.unwrap();
-    let submit = |lane: usize, coupon| {
-        lanes.lanes[lane]
-            .queue
-            .try_send(submission(coupon, &mailbox))
-            .is_ok()
-    };
+    let submit = |lane, coupon| submit(&lanes, lane, submission(coupon, &mailbox));
     assert!(submit(0, 1));
     let _long = writes.recv().await.unwrap();
     assert!(submit(0, 2));
